@@ -1,0 +1,1 @@
+"""ONNX's official backend suite, run through loopnest."""
