@@ -46,9 +46,9 @@ class Isa:
     """LLVM tuning switches in feature-string form."""
 
 
-_X86_64_V2 = frozenset("sse2 sse3 ssse3 sse4.1 sse4.2 popcnt cx16 sahf".split())
-_X86_64_V3 = _X86_64_V2 | frozenset("avx avx2 bmi bmi2 f16c fma lzcnt movbe xsave".split())
-_X86_64_V4 = _X86_64_V3 | frozenset("avx512f avx512bw avx512cd avx512dq avx512vl".split())
+_X86_64_V2 = frozenset(("sse2", "sse3", "ssse3", "sse4.1", "sse4.2", "popcnt", "cx16", "sahf"))
+_X86_64_V3 = _X86_64_V2 | {"avx", "avx2", "bmi", "bmi2", "f16c", "fma", "lzcnt", "movbe", "xsave"}
+_X86_64_V4 = _X86_64_V3 | {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}
 
 # Best first within an architecture: the host takes the first one it has. AVX2 counts as unmasked although it has vmaskmov, because
 # its masked store is microcoded on AMD (tens of cycles); scalar tails are faster there.
@@ -232,14 +232,14 @@ def _initialize_llvm() -> None:
     llvm.initialize_all_asmprinters()
 
 
-DEFAULT_CACHES = (32 << 10, 1 << 20, 8 << 20)
+DEFAULT_CACHES: tuple[int, int, int] = (32 << 10, 1 << 20, 8 << 20)
 """Bytes of L1 data, L2 and L3 cache assumed where the system does not tell."""
 
 
 @cache
 def cache_sizes(directory: str = "/sys/devices/system/cpu/cpu0/cache") -> tuple[int, int, int]:
     """Bytes of L1 data, L2 and L3 cache of this machine as Linux reports them; ``DEFAULT_CACHES`` for what is not reported."""
-    sizes = dict(zip((1, 2, 3), DEFAULT_CACHES, strict=True))
+    sizes: dict[int, int] = dict(enumerate(DEFAULT_CACHES, 1))
     for index in Path(directory).glob("index*"):
         try:
             level, kind = int((index / "level").read_text()), (index / "type").read_text().strip()

@@ -60,7 +60,7 @@ def test_unknown_target_lists_the_known_ones_and_the_nearest() -> None:
 
 
 def test_target_of_another_architecture_resolves_but_does_not_run() -> None:
-    foreign = [isa for isa in targets.ISAS if isa.arch != targets.host_isa().arch][0]
+    foreign = next(isa for isa in targets.ISAS if isa.arch != targets.host_isa().arch)
     target = targets.resolve(f"cpu-{foreign.name}")
     assert not target.runs_here
     with pytest.raises(TargetError, match=f"lacks the {foreign.arch} architecture; it can run cpu,"):
@@ -69,7 +69,9 @@ def test_target_of_another_architecture_resolves_but_does_not_run() -> None:
 
 def test_missing_features_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(targets.llvm, "get_process_triple", lambda: "x86_64-unknown-linux-gnu")
-    monkeypatch.setattr(targets.llvm, "get_host_cpu_features", lambda: dict.fromkeys(targets.ISAS[1].requires, True) | {"fma": False})
+    monkeypatch.setattr(
+        targets.llvm, "get_host_cpu_features", lambda: dict.fromkeys(targets.ISAS[1].requires, True) | {"fma": False}
+    )
     targets._resolve.cache_clear()
     try:
         assert targets.resolve("cpu-avx2").missing == ("fma",)
@@ -89,7 +91,11 @@ def test_narrower_vectors() -> None:
 
 
 def test_cache_sizes(tmp_path) -> None:
-    for name, level, kind, size in [("index0", 1, "Data", "48K"), ("index1", 1, "Instruction", "16K"), ("index3", 3, "Unified", "2M")]:
+    for name, level, kind, size in [
+        ("index0", 1, "Data", "48K"),
+        ("index1", 1, "Instruction", "16K"),
+        ("index3", 3, "Unified", "2M"),
+    ]:
         (tmp_path / name).mkdir()
         (tmp_path / name / "level").write_text(f"{level}\n")
         (tmp_path / name / "type").write_text(f"{kind}\n")

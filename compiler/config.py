@@ -1,0 +1,315 @@
+"""Configuration: every option of the compiler, typed, validated and documented in one place.
+
+An option is a dataclass field whose metadata carries its validator, what it changes (see ``Key``) and its documentation; the
+reference in ``docs/configuration.md`` is printed from them (``python -m loopnest.compiler.config``).
+
+>>> config = load_config({"op": {"Conv": {"tile": {"m": 6}}}, "node": {"/conv1": {"layout": "plain"}}})
+>>> config.for_node("Conv", "/conv1").tile.m, config.for_node("Conv", "/conv1").layout
+(6, 'plain')
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import os
+import tomllib
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal, Self, cast
+
+from ..ir.errors import ConfigError
+
+Key = Literal["kernel", "plan", "none"]
+"""What an option changes: ``kernel`` the machine code (and the plan), ``plan`` only which kernels run on what, ``none`` neither."""
+
+Layout = Literal["auto", "plain", "blocked"]
+ConvAlgorithm = Literal["auto", "direct", "im2col"]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A validator: ``parse`` gives the value to store or raises ``ValueError``; ``allowed`` says what it takes."""
+
+    allowed: str
+    parse: Callable[[Any], Any]
+
+
+def one_of(*choices: object) -> Rule:
+    def parse(value: Any) -> Any:
+        if any(value == choice and type(value) is type(choice) for choice in choices):
+            return value
+        raise ValueError(value)
+
+    return Rule("one of " + ", ".join("unset" if choice is None else repr(choice) for choice in choices), parse)
+
+
+def integer(low: int, high: int, *, optional: bool = False) -> Rule:
+    def parse(value: Any) -> Any:
+        if value is None and optional:
+            return None
+        if isinstance(value, int) and not isinstance(value, bool) and low <= value <= high:
+            return value
+        raise ValueError(value)
+
+    return Rule(f"an integer from {low} to {high}" + (", or unset" if optional else ""), parse)
+
+
+def _parse_path(value: Any) -> str | None:
+    if value is None:
+        return None
+    if isinstance(value, str | os.PathLike) and (text := os.fspath(value)) and isinstance(text, str):
+        return text
+    raise ValueError(value)
+
+
+def _parse_tile(value: Any) -> Tile:
+    if isinstance(value, Tile):
+        return value
+    if isinstance(value, Mapping):
+        return _build(Tile, cast(Mapping[str, Any], value), "tile")
+    raise ValueError(value)
+
+
+def _option(default: Any, rule: Rule, key: Key, doc: str) -> Any:
+    return field(default=default, metadata={"rule": rule, "key": key, "doc": doc})
+
+
+def _options(record: type) -> Iterator[tuple[dataclasses.Field[Any], Rule]]:
+    return ((spec, spec.metadata["rule"]) for spec in fields(record) if "rule" in spec.metadata)
+
+
+class _Validated:
+    """Base of the option records: unknown keywords and bad values are ``ConfigError`` however the record is made."""
+
+    def __new__(cls, *args: Any, **options: Any) -> Self:
+        known = [f.name for f in fields(cast(Any, cls))]
+        for name in options:
+            if name not in known:
+                raise ConfigError(_unknown(name, "option", known))
+        return super().__new__(cls)
+
+    def __post_init__(self) -> None:
+        for spec, rule in _options(type(self)):
+            value = getattr(self, spec.name)
+            try:
+                object.__setattr__(self, spec.name, rule.parse(value))
+            except ConfigError:
+                raise
+            except ValueError:
+                raise ConfigError(f"{spec.name} = {value!r}: expected {rule.allowed}") from None
+
+
+@dataclass(frozen=True)
+class Tile(_Validated):
+    """Extents of the inner block of a GEMM-like nest: ``m`` rows x ``n`` columns accumulated over ``k``. None leaves it to the target."""
+
+    m: int | None = _option(
+        None, integer(1, 4096, optional=True), "kernel", "rows of the register tile (output pixels of a convolution)"
+    )
+    n: int | None = _option(None, integer(1, 4096, optional=True), "kernel", "columns of the register tile (output channels)")
+    k: int | None = _option(None, integer(1, 1 << 20, optional=True), "kernel", "length of the reduction block kept in cache")
+
+    def merged(self, over: Tile) -> Tile:
+        """This tile with every extent that ``over`` sets replaced."""
+        return Tile(
+            *(
+                new if new is not None else old
+                for new, old in zip(dataclasses.astuple(over), dataclasses.astuple(self), strict=True)
+            )
+        )
+
+
+TILE = Rule("a table with some of the integers m, n, k", _parse_tile)
+LAYOUT = one_of("auto", "plain", "blocked")
+CONV = one_of("auto", "direct", "im2col")
+VECTOR = one_of(None, 128, 256, 512)
+UNROLL = integer(1, 64, optional=True)
+FLAG = one_of(True, False)
+
+
+@dataclass(frozen=True)
+class NodeOptions(_Validated):
+    """How one node is scheduled. ``Config.for_node`` merges node over op type over global."""
+
+    tile: Tile = _option(
+        Tile(), TILE, "kernel", "register and cache tile of GEMM-like nests; what is unset comes from the target"
+    )
+    unroll: int | None = _option(
+        None, UNROLL, "kernel", "unroll factor of the innermost reduction loop; unset: chosen per nest"
+    )
+    vector_bits: int | None = _option(None, VECTOR, "kernel", "vector width; unset: the widest of the target")
+    layout: Layout = _option("auto", LAYOUT, "plan", "activations as NCHW (plain) or NCHWc with the target's block (blocked)")
+    conv_algorithm: ConvAlgorithm = _option("auto", CONV, "plan", "how convolutions are computed; auto chooses by cost")
+    fuse: bool = _option(True, FLAG, "plan", "fuse elementwise producers and consumers into the node's kernel")
+
+
+@dataclass(frozen=True)
+class Config(NodeOptions):
+    """All options. Immutable, hashable, and validated on construction: ``ConfigError`` names the key and what it takes.
+
+    ``op`` and ``node`` override the options of ``NodeOptions`` by operator type and by ONNX node name.
+    """
+
+    opt_level: int = _option(
+        3, integer(0, 3), "plan", "0: required passes only; 1: and clean-up; 2: and folding; 3: everything"
+    )
+    threads: int | None = _option(
+        None, integer(1, 1024, optional=True), "none", "worker threads; unset: the CPUs this process may use"
+    )
+    cache: bool = _option(True, FLAG, "none", "keep compiled kernels on disk")
+    cache_dir: str | None = _option(
+        None, Rule("a path", _parse_path), "none", "kernel cache; unset: `LOOPNEST_CACHE_DIR`, else the user's cache directory"
+    )
+    dump: str | None = _option(
+        None, Rule("a path", _parse_path), "none", "directory that every stage is written to; unset: `LOOPNEST_DUMP`"
+    )
+    op: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, hash=False)
+    node: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, hash=False)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for scope in ("op", "node"):
+            object.__setattr__(self, scope, _parse_overrides(scope, getattr(self, scope)))
+
+    def for_node(self, op: str, name: str) -> NodeOptions:
+        """The options in force for one node: ``[node."name"]`` over ``[op.Type]`` over the global ones; tiles merge by extent."""
+        merged = {spec.name: getattr(self, spec.name) for spec, _ in _options(NodeOptions)}
+        for override in (self.op.get(op, {}), self.node.get(name, {})):
+            for key, value in override.items():
+                merged[key] = merged[key].merged(value) if isinstance(value, Tile) else value
+        return NodeOptions(**merged)
+
+    def check_names(self, ops: Collection[str], nodes: Collection[str]) -> None:
+        """``ConfigError`` for an override of an operator type not in ``ops`` or a node not in ``nodes`` (those of the model)."""
+        for scope, overrides, known in (("op", self.op, ops), ("node", self.node, nodes)):
+            for name in overrides:
+                if name not in known:
+                    raise ConfigError(_unknown(f'{scope}."{name}"', scope, [f'{scope}."{n}"' for n in known if n]))
+
+    def key(self, *kinds: Key) -> tuple[tuple[str, str], ...]:
+        """Named printable parts of a cache key: the options (overrides too) that change any of ``kinds``."""
+        parts = [(spec.name, repr(getattr(self, spec.name))) for spec, _ in _options(Config) if spec.metadata["key"] in kinds]
+        effect = {spec.name: spec.metadata["key"] for spec, _ in _options(NodeOptions)}
+        for scope, overrides in (("op", self.op), ("node", self.node)):
+            for name, options in sorted(overrides.items()):
+                parts += [
+                    (f"{scope}.{name}.{key}", repr(value)) for key, value in sorted(options.items()) if effect[key] in kinds
+                ]
+        return tuple(parts)
+
+    @property
+    def dump_directory(self) -> Path | None:
+        """Where stages are dumped: the option, else ``LOOPNEST_DUMP``, else nowhere."""
+        chosen = self.dump or os.environ.get("LOOPNEST_DUMP")
+        return Path(chosen) if chosen else None
+
+
+def load_config(config: Config | Mapping[str, Any] | str | os.PathLike[str] | None = None) -> Config:
+    """A ``Config`` from what a user passes: one, None (the defaults), a dict, or the path of a TOML file.
+
+    ``ConfigError`` names the key, what it takes, and for a file its path.
+    """
+    if config is None:
+        return Config()
+    if isinstance(config, Config):
+        return config
+    if isinstance(config, Mapping):
+        return _build(Config, config)
+    if not isinstance(config, str | os.PathLike):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise ConfigError(f"config must be a loopnest.Config, a dict or the path of a TOML file, not {type(config).__name__}")
+    path = Path(config)
+    try:
+        with path.open("rb") as file:
+            return _build(Config, tomllib.load(file))
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}") from None
+    except OSError as error:
+        raise ConfigError(f"cannot read the config file {path}: {error.strerror or error}") from None
+
+
+def _build(record: type[Any], values: Mapping[str, Any], prefix: str = "") -> Any:
+    """``record(**values)`` with ``prefix`` in front of the key that an error names."""
+    for key in values:
+        if not isinstance(key, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ConfigError(f"{prefix or 'config'}: keys are strings, not {key!r}")
+    try:
+        return record(**values)
+    except ConfigError as error:
+        raise ConfigError(
+            f"{prefix}.{error}" if prefix and not str(error).startswith("unknown") else _scoped(error, prefix)
+        ) from None
+
+
+def _scoped(error: ConfigError, prefix: str) -> str:
+    return f"{error} (in {prefix})" if prefix else str(error)
+
+
+def _parse_overrides(scope: str, table: Any) -> Mapping[str, Mapping[str, Any]]:
+    if not isinstance(table, Mapping):
+        raise ConfigError(f"{scope} = {table!r}: expected a table of tables, as in [{scope}.NAME]")
+    parsed: dict[str, Mapping[str, Any]] = {}
+    for name, options in cast(Mapping[str, Any], table).items():
+        where = f"{scope}.{name}"
+        if isinstance(options, NodeOptions):
+            options = {
+                s.name: getattr(options, s.name) for s, _ in _options(NodeOptions) if getattr(options, s.name) != s.default
+            }
+        if not isinstance(options, Mapping):
+            raise ConfigError(f"{where} = {options!r}: expected a table of options")
+        record = _build(NodeOptions, cast(Mapping[str, Any], options), where)
+        parsed[name] = {key: getattr(record, key) for key in cast(Mapping[str, Any], options)}
+    return parsed
+
+
+def _unknown(name: str, what: str, known: Iterable[str]) -> str:
+    known = list(known)
+    near = difflib.get_close_matches(name, known, 1, cutoff=0.5)
+    hint = f"; did you mean {near[0]}?" if near else f"; known: {', '.join(known[:20])}"
+    return f"unknown {what} {name}{hint}"
+
+
+def options_table() -> str:
+    """The reference of all options in Markdown."""
+    lines = ["| Option | Values | Default | Changes | By op/node | Meaning |", "| --- | --- | --- | --- | --- | --- |"]
+    by_node = {spec.name for spec, _ in _options(NodeOptions)}
+    changes = {"kernel": "kernels and plan", "plan": "plan", "none": "nothing cached"}
+    rows = [("", spec, rule) for spec, rule in _options(Config)]
+    at = 1 + next(index for index, (_, spec, _) in enumerate(rows) if spec.name == "tile")
+    rows[at:at] = [("tile.", spec, rule) for spec, rule in _options(Tile)]
+    for prefix, spec, rule in rows:
+        default = "unset" if spec.default in (None, Tile()) else f"`{spec.default!r}`"
+        where = "yes" if prefix or spec.name in by_node else "no"
+        lines.append(
+            f"| `{prefix}{spec.name}` | {rule.allowed} | {default} | {changes[spec.metadata['key']]} | {where} | {spec.metadata['doc']} |"
+        )
+    return "\n".join(lines)
+
+
+_REFERENCE = """\
+# Configuration
+
+`loopnest.compile(model, config=...)` takes a `loopnest.Config`, a dict, or the path of a TOML file. This page is printed by
+`python -m loopnest.compiler.config`; a test keeps it in step with the code.
+
+```toml
+opt_level = 3
+tile = { k = 256 }
+
+[op.Conv]                        # every Conv
+tile = { m = 6, n = 16 }
+
+[node."/layer1/conv1/Conv"]      # one node, by its ONNX name
+layout = "plain"
+```
+
+An option of a node beats the one of its operator type, which beats the global one; the extents of a tile merge one by one.
+An unknown key, operator type or node name is an error that names the nearest known one.
+
+"""
+
+if __name__ == "__main__":
+    print(_REFERENCE + options_table())
