@@ -1,0 +1,98 @@
+"""Cases run in worker processes: a crash or a hang costs one case, not the run."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+
+from tests.conformance.outcome import Outcome
+
+# Fork: the parent generates the cases once and loads no engine, so that a worker starts, and restarts, in milliseconds.
+_CONTEXT = multiprocessing.get_context("fork")
+
+Job = Callable[[str], Outcome]
+
+
+@dataclass
+class _Worker:
+    process: BaseProcess
+    connection: Connection
+    task: str | None = None
+    deadline: float = 0.0
+
+
+def run_isolated(tasks: Iterable[str], job: Job, *, workers: int, timeout: float) -> Iterator[tuple[str, Outcome]]:
+    """Yields (task, outcome) as tasks finish: `job(task)`, or "crash" if its process died, "timeout" after `timeout` s."""
+    waiting = deque(tasks)
+    pool = [_start(job) for _ in range(min(workers, max(len(waiting), 1)))]
+    try:
+        while True:
+            for worker in pool:
+                if worker.task is None and waiting:
+                    worker.task, worker.deadline = waiting.popleft(), time.monotonic() + timeout
+                    worker.connection.send(worker.task)
+            busy = [worker for worker in pool if worker.task is not None]
+            if not busy:
+                return
+            wait([worker.connection for worker in busy], max(0.0, min(w.deadline for w in busy) - time.monotonic()))
+            for worker in busy:
+                outcome = _collect(worker, timeout)
+                if outcome is not None:
+                    assert worker.task is not None
+                    yield worker.task, outcome
+                    worker.task = None
+                    if not worker.process.is_alive():
+                        pool[pool.index(worker)] = _start(job)
+    finally:
+        for worker in pool:
+            _stop(worker)
+
+
+def _collect(worker: _Worker, timeout: float) -> Outcome | None:
+    """The outcome of the worker's task, None while it runs. A worker that crashed or hung is dead afterwards."""
+    if worker.connection.poll():
+        try:
+            return worker.connection.recv()
+        except EOFError:
+            worker.process.join()
+            code = worker.process.exitcode or 0
+            how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+            return Outcome("crash", f"crash: {how}")
+    if time.monotonic() >= worker.deadline:
+        _stop(worker)
+        return Outcome("timeout", "timeout", f"not done after {timeout:.0f} s")
+    return None
+
+
+def _start(job: Job) -> _Worker:
+    ours, theirs = _CONTEXT.Pipe()
+    process = _CONTEXT.Process(target=_work, args=(job, theirs, ours), daemon=True)
+    process.start()
+    theirs.close()
+    return _Worker(process, ours)
+
+
+def _stop(worker: _Worker) -> None:
+    worker.connection.close()
+    worker.process.kill()
+    worker.process.join()
+
+
+def _work(job: Job, connection: Connection, parents_end: Connection) -> None:
+    parents_end.close()
+    silence = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(silence, 1)
+    os.dup2(silence, 2)
+    while True:
+        try:
+            task = connection.recv()
+        except EOFError:
+            return
+        connection.send(job(task))
