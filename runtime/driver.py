@@ -1,0 +1,87 @@
+"""The native driver (``driver.ll``): compiled once per process, called through ctypes with the GIL released."""
+
+from __future__ import annotations
+
+import ctypes
+import platform
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.resources import files
+from typing import Any
+
+from .linker import LinkError, compile_ir
+
+PARALLEL, BARRIER = 1, 2
+"""Flags of a step in the native table."""
+
+STEP_FIELDS = 5
+FAILURE_FIELDS = 3
+
+_RELAX = {
+    "x86_64": ("declare void @llvm.x86.sse2.pause()", "call void @llvm.x86.sse2.pause()"),
+    "aarch64": ("declare void @llvm.aarch64.hint(i32)", "call void @llvm.aarch64.hint(i32 1)"),
+}
+_RELAX |= {"amd64": _RELAX["x86_64"], "arm64": _RELAX["aarch64"]}
+
+
+@dataclass(frozen=True)
+class Driver:
+    """The entry points of ``driver.ll``; addresses go in as integers."""
+
+    dispatch: Callable[[int, int], int]
+    team_init: Callable[[int, int, int, int], None]
+    team_work: Callable[[int, int], None]
+    team_stop: Callable[[int], int]
+    team_nbytes: int
+    _spin: Callable[[int], None]
+    _engine: Any
+
+    @cached_property
+    def spins_per_microsecond(self) -> float:
+        """How many rounds of waiting fit in a microsecond here (the pause instruction takes 5 to 150 cycles, by CPU)."""
+        rounds, best = 500, float("inf")
+        for _ in range(3):
+            start = time.perf_counter()
+            self._spin(rounds)
+            best = min(best, time.perf_counter() - start)
+        return rounds / (best * 1e6)
+
+
+_lock = threading.Lock()
+_drivers: list[Driver] = []
+
+
+def driver() -> Driver:
+    """The driver of this process, compiled on first use. Raises ``LinkError`` on an architecture that it was not written for."""
+    if not _drivers:
+        with _lock:
+            if not _drivers:
+                _drivers.append(_load())
+    return _drivers[0]
+
+
+def _load() -> Driver:
+    machine = platform.machine().lower()
+    if machine not in _RELAX:
+        raise LinkError(f"loopnest's driver does not know the processor architecture {machine!r}; it knows {', '.join(_RELAX)}")
+    declaration, pause = _RELAX[machine]
+    text = files(__package__).joinpath("driver.ll").read_text(encoding="utf-8")
+    relax = f"{declaration}\ndefine internal void @relax() alwaysinline {{\n  {pause}\n  ret void\n}}\n"
+    engine = compile_ir(text + relax)
+
+    def function(name: str, result: Any, arguments: int) -> Any:
+        prototype = ctypes.CFUNCTYPE(result, *[ctypes.c_int64] * arguments)
+        return prototype(engine.get_function_address(name))
+
+    return Driver(
+        dispatch=function("loopnest_dispatch", ctypes.c_int64, 2),
+        team_init=function("loopnest_team_init", None, 4),
+        team_work=function("loopnest_team_work", None, 2),
+        team_stop=function("loopnest_team_stop", ctypes.c_int64, 1),
+        team_nbytes=function("loopnest_team_nbytes", ctypes.c_int64, 0)(),
+        _spin=function("loopnest_spin", None, 1),
+        _engine=engine,
+    )
