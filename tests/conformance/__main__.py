@@ -33,7 +33,7 @@ def main(substring: str, engine: str, jobs: int, timeout: float, update: bool, v
     groups = expectations.read()
     if update:
         failures = {case: outcome.reason for case, outcome in outcomes.items() if not outcome.passed}
-        groups = expectations.updated(groups, [case for case in outcomes], failures)
+        groups = expectations.updated(groups, outcomes, failures)
         expectations.write(groups)
         if len(selected) == len(cases):
             report.write(outcomes, groups)

@@ -21,7 +21,7 @@ KINDS = ("node", "simple", "pytorch-converted", "pytorch-operator", "real")
 
 DATA = Path(onnx.__file__).parent / "backend" / "test" / "data"
 
-# The generators of the node cases take this many tolerances each: the suite gives all of them the same.
+# Inputs in graph order, and the outputs they must give.
 DataSet = tuple[list[Any], list[Any]]
 
 
@@ -118,9 +118,7 @@ def _light_cases() -> list[Case]:
     for settings in sorted((DATA / "real").glob("*/data.json")):
         test = json.loads(settings.read_text())
         model = DATA / "light" / Path(test["url"]).name
-        cases.append(
-            Case("real", settings.parent.name, test["rtol"], test["atol"], functools.partial(load_light, model))
-        )
+        cases.append(Case("real", settings.parent.name, test["rtol"], test["atol"], functools.partial(load_light, model)))
     return cases
 
 

@@ -16,9 +16,9 @@ Engine = Callable[[onnx.ModelProto], Prepared]
 
 
 def loopnest(model: onnx.ModelProto) -> Prepared:
-    import loopnest.backend
+    from loopnest import backend
 
-    return loopnest.backend.prepare(model).run
+    return backend.prepare(model).run
 
 
 def onnxruntime(model: onnx.ModelProto) -> Prepared:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import multiprocessing
 import os
 import signal
@@ -87,6 +88,7 @@ def _stop(worker: _Worker) -> None:
 
 def _work(job: Job, connection: Connection, parents_end: Connection) -> None:
     parents_end.close()
+    faulthandler.disable()
     silence = os.open(os.devnull, os.O_WRONLY)
     os.dup2(silence, 1)
     os.dup2(silence, 2)

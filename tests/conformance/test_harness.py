@@ -1,0 +1,134 @@
+"""The judge judged: wrong outputs, crashes and hangs must be noticed, and the list must follow the runs."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+from tests.conformance import expectations
+from tests.conformance.cases import all_cases
+from tests.conformance.compare import Mismatch, check_outputs
+from tests.conformance.engines import reference
+from tests.conformance.expectations import Group
+from tests.conformance.outcome import Outcome, operators, run_case
+from tests.conformance.pool import run_isolated
+
+F32 = np.float32([1.0, 2.0])
+
+
+def test_every_case_of_the_suite_is_there() -> None:
+    kinds = Counter(case.kind for case in all_cases().values())
+    assert kinds == {"node": 1884, "simple": 23, "pytorch-converted": 82, "pytorch-operator": 35, "real": 9}
+
+
+@pytest.mark.parametrize(
+    ("expected", "got", "what"),
+    [
+        (F32, F32.astype(np.float64), "dtype"),
+        (F32, F32[None], "shape"),
+        (F32, F32 * 1.01, "value"),
+        (F32, np.float32([1.0, np.nan]), "value"),
+        (np.float32([np.inf]), np.float32([-np.inf]), "value"),
+        (np.float32(3.0), np.float32([3.0]), "shape"),
+        (np.int64([100000]), np.int64([100001]), "value"),
+        (np.uint64([2**63]), np.uint64([2**63 + 1]), "value"),
+        (np.array([True]), np.array([False]), "value"),
+        (np.array(["a"], object), np.array(["b"], object), "value"),
+        (np.array(["a"], object), np.int64([1]), "dtype"),
+        (np.array([1], ml_dtypes.int4), np.array([2], ml_dtypes.int4), "value"),
+        (np.array([1], ml_dtypes.int4), np.array([1], ml_dtypes.uint4), "dtype"),
+        (np.array([1.0], ml_dtypes.bfloat16), np.array([1.0625], ml_dtypes.bfloat16), "value"),
+        (np.array([1.0], ml_dtypes.float8_e4m3fn), np.array([1.125], ml_dtypes.float8_e4m3fn), "value"),
+        ([F32, F32], [F32], "count"),
+        ([F32], F32, "type"),
+        ([F32], [F32 + 1], "value"),
+        (None, F32, "type"),
+        (F32, None, "type"),
+    ],
+)
+def test_a_difference_is_found(expected: Any, got: Any, what: str) -> None:
+    with pytest.raises(Mismatch) as caught:
+        check_outputs([expected], [got], 1e-3, 1e-7)
+    assert caught.value.what == what
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        np.float32([np.nan, np.inf, -np.inf, 1.0]),
+        np.array([1.0, np.nan], ml_dtypes.bfloat16),
+        np.array([1.0, np.nan], ml_dtypes.float8_e5m2),
+        np.array([-8, 7], ml_dtypes.int4),
+        np.array(["a", "b"], object),
+        np.zeros((0, 3), np.float32),
+        np.complex64([1 + 2j]),
+        [F32, [np.int64(1)]],
+        None,
+    ],
+)
+def test_a_value_equals_itself(value: Any) -> None:
+    check_outputs([value], [value], 1e-3, 1e-7)
+
+
+def test_count_of_outputs() -> None:
+    with pytest.raises(Mismatch, match="1 outputs, expected 2"):
+        check_outputs([F32, F32], [F32], 1e-3, 1e-7)
+
+
+@pytest.mark.parametrize("case", ["node/test_abs", "node/test_cast_FLOAT_to_FLOAT8E4M3FN", "simple/test_sequence_model1"])
+def test_onnx_reference_passes(case: str) -> None:
+    assert run_case(all_cases()[case], reference).passed
+
+
+def test_operators_sees_into_subgraphs() -> None:
+    model, _ = all_cases()["node/test_if"].load()
+    assert Counter(operators(model)) == {"If": 1, "Constant": 2}
+
+
+def _behave(task: str) -> Outcome:
+    if task == "crash":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if task == "hang":
+        time.sleep(60)
+    return Outcome("passed")
+
+
+def test_crash_and_hang_cost_one_case_each() -> None:
+    tasks = ["a", "crash", "b", "hang", "c"]
+    outcomes = dict(run_isolated(tasks, _behave, workers=2, timeout=2.0))
+    assert {task: outcome.status for task, outcome in outcomes.items()} == {
+        "a": "passed",
+        "crash": "crash",
+        "b": "passed",
+        "hang": "timeout",
+        "c": "passed",
+    }
+    assert "SIGSEGV" in outcomes["crash"].reason
+
+
+def test_list_follows_a_run(tmp_path: Path) -> None:
+    before = [Group('by a "person"', ("node/a", "node/b"), pinned=True), Group("by machine", ("node/c", "node/other"))]
+    after = expectations.updated(
+        before, ["node/a", "node/b", "node/c", "node/d"], {"node/a": "new", "node/c": "new", "node/d": "new"}
+    )
+    assert expectations.by_case(after) == {
+        "node/a": 'by a "person"',
+        "node/c": "new",
+        "node/d": "new",
+        "node/other": "by machine",
+    }
+    expectations.write(after, tmp_path / "list.toml")
+    assert expectations.read(tmp_path / "list.toml") == after
+
+
+def test_a_case_listed_twice_is_refused() -> None:
+    with pytest.raises(ValueError, match="listed twice"):
+        expectations.by_case([Group("one", ("node/a",)), Group("two", ("node/a",))])
