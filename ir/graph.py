@@ -123,6 +123,13 @@ class Graph:
             name = f"{stem}_{count}"
         return name
 
+    def walk(self) -> Iterator[Graph]:
+        """This graph and every graph inside its nodes, outermost first."""
+        yield self
+        for node in self.nodes:
+            for body in node.subgraphs():
+                yield from body.walk()
+
     def captures(self) -> tuple[str, ...]:
         """Names used here (or in subgraphs) that an enclosing graph must define, in order of first use."""
         known = {*self.inputs, *self.constants}

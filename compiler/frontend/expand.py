@@ -1,0 +1,96 @@
+"""Operators that are not supported but have a function body in ONNX are replaced by it; what remains is reported."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+
+import onnx
+import onnx.defs
+import onnx.helper
+
+from ...ir.errors import ModelError
+from ...ir.graph import Attribute, Graph, Node, Type
+from ...ir.graph_onnx import newest_opset, to_node, to_type
+from .body import Body
+from .importer import Importer
+from .inference import infer_types
+from .names import Names
+from .schemas import newest_schema
+
+Supported = Callable[[str, str], bool]
+
+_MAX_DEPTH = 16
+
+
+def expand_functions(graph: Graph, supported: Supported) -> None:
+    """Replace, in place and repeatedly, unsupported nodes by their function bodies where ONNX defines one.
+
+    ``types`` must be filled in, and is again afterwards: some bodies depend on input types.
+    """
+    names = _all_names(graph)
+    for _ in range(_MAX_DEPTH):
+        if not _expand_once(graph, supported, names, {}):
+            return
+        infer_types(graph)
+    raise ModelError(f"function bodies of operators are nested more than {_MAX_DEPTH} deep")
+
+
+def unsupported_nodes(graph: Graph, supported: Supported) -> Iterator[Node]:
+    """The nodes, in subgraphs too, whose operator is not ``supported``."""
+    for part in graph.walk():
+        yield from (node for node in part.nodes if not supported(node.domain, node.op))
+
+
+def function_body(node: Node, types: Mapping[str, Type]) -> onnx.FunctionProto | None:
+    """The body that ONNX defines for ``node``, None when it defines none (or needs types that are not known)."""
+    schema = newest_schema(node.domain, node.op)
+    if schema is None:
+        return None
+    if schema.has_function:
+        return schema.function_body
+    if schema.has_context_dependent_function:
+        known = [to_type(types.get(name)).SerializeToString() for name in node.inputs]
+        version = max(schema.context_dependent_function_opset_versions)
+        data = schema.get_context_dependent_function_with_opset_version(version, to_node(node).SerializeToString(), known)
+        return onnx.FunctionProto.FromString(data) if data else None
+    return None
+
+
+def _expand_once(graph: Graph, supported: Supported, names: Names, outer_types: Mapping[str, Type]) -> bool:
+    types = {**outer_types, **graph.types}
+    body = Body(names, constants=graph.constants)
+    changed = False
+    for node in graph.nodes:
+        for inner in node.subgraphs():
+            changed |= _expand_once(inner, supported, names, types)
+        function = None if supported(node.domain, node.op) else function_body(node, types)
+        if function is None:
+            body.nodes.append(node)
+            continue
+        changed = True
+        if not function.opset_import:
+            function.opset_import.append(onnx.helper.make_opsetid("", newest_opset()))
+        start = len(body.nodes)
+        Importer(names=names).call(function, node.inputs, node.outputs, _with_defaults(node), body)
+        body.nodes[start:] = [made.replace(name=node.name) for made in body.nodes[start:]]
+    if changed:
+        graph.nodes = body.nodes
+    return changed
+
+
+def _with_defaults(node: Node) -> Mapping[str, Attribute]:
+    schema = newest_schema(node.domain, node.op)
+    defaults: dict[str, Attribute] = {}
+    for name, formal in (schema.attributes if schema else {}).items():
+        if formal.default_value.name:
+            value = onnx.helper.get_attribute_value(formal.default_value)
+            defaults[name] = value.decode() if isinstance(value, bytes) else value
+    return {**defaults, **node.attrs}
+
+
+def _all_names(graph: Graph) -> Names:
+    names = Names()
+    for part in graph.walk():
+        for name in (*part.inputs, *part.constants, *(o for node in part.nodes for o in node.outputs)):
+            names.reserve(name)
+    return names

@@ -1,0 +1,105 @@
+"""Nodes checked once against ONNX's operator schemas, so that no operator has to check attributes again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+
+import onnx
+import onnx.defs
+
+from ...ir.errors import ModelError
+from ...ir.graph_onnx import OTHER_DOMAINS, newest_opset
+
+
+@cache
+def find_schema(domain: str, op: str, opset: int) -> onnx.defs.OpSchema | None:
+    """The schema of ``op`` as of ``opset``, None for an operator that ONNX does not define there."""
+    try:
+        return onnx.defs.get_schema(op, opset, domain)
+    except onnx.defs.SchemaError:
+        return None
+
+
+def newest_schema(domain: str, op: str) -> onnx.defs.OpSchema | None:
+    """The schema of the semantics that the graph IR speaks."""
+    return find_schema(domain, op, OTHER_DOMAINS.get(domain, 1) if domain else newest_opset())
+
+
+def check_node(proto: onnx.NodeProto, domain: str, opset: int) -> None:
+    """``ModelError`` unless attributes and the numbers of inputs and outputs are what the schema says; unknown operators pass."""
+    signature = _signature(domain, proto.op_type, opset)
+    if signature is None:
+        if newest_schema(domain, proto.op_type) is not None:
+            raise ModelError(f"{describe(proto)} uses {proto.op_type}, which opset {opset} does not have")
+        return
+    _check_count(proto, "input", len(proto.input), signature.inputs)
+    _check_count(proto, "output", len(proto.output), signature.outputs)
+    for name, required in zip(proto.input, signature.required_inputs, strict=False):
+        if required and not name:
+            raise ModelError(f"{describe(proto)} lacks its input {required!r}, which {proto.op_type} requires")
+    _check_attributes(proto, signature)
+
+
+def describe(proto: onnx.NodeProto) -> str:
+    """The node for an error message: by name, else by what it makes."""
+    if proto.name:
+        return f"{proto.op_type} node {proto.name!r}"
+    return f"{proto.op_type} node that makes {proto.output[0] if proto.output else ''!r}"
+
+
+@dataclass(frozen=True)
+class _Signature:
+    """What of a schema is checked; a copy, because reading an ``OpSchema`` builds its Python objects anew each time."""
+
+    inputs: tuple[int, int]
+    outputs: tuple[int, int]
+    required_inputs: tuple[str, ...]
+    attributes: Mapping[str, int]
+    required_attributes: tuple[str, ...]
+
+
+@cache
+def _signature(domain: str, op: str, opset: int) -> _Signature | None:
+    schema = find_schema(domain, op, opset)
+    if schema is None:
+        return None
+    single = onnx.defs.OpSchema.FormalParameterOption.Single
+    attributes = schema.attributes
+    return _Signature(
+        (schema.min_input, schema.max_input),
+        (schema.min_output, schema.max_output),
+        tuple(formal.name if formal.option == single else "" for formal in schema.inputs),
+        {name: int(attribute.type.value) for name, attribute in attributes.items()},
+        tuple(name for name, attribute in attributes.items() if attribute.required),
+    )
+
+
+def _check_count(proto: onnx.NodeProto, what: str, actual: int, limits: tuple[int, int]) -> None:
+    low, high = limits
+    if low <= actual <= high:
+        return
+    expected = f"{low}" if low == high else f"at least {low}" if high > 1_000_000 else f"{low} to {high}"
+    raise ModelError(f"{describe(proto)} has {actual} {what}s; {proto.op_type} takes {expected}")
+
+
+def _check_attributes(proto: onnx.NodeProto, signature: _Signature) -> None:
+    given: set[str] = set()
+    for attribute in proto.attribute:
+        name = attribute.name
+        if name in given:
+            raise ModelError(f"{describe(proto)} has attribute {name!r} twice")
+        given.add(name)
+        if name not in signature.attributes:
+            raise ModelError(f"{describe(proto)} has attribute {name!r}, which {proto.op_type} does not know")
+        if attribute.type != signature.attributes[name]:
+            expected, actual = (_type_name(number) for number in (signature.attributes[name], attribute.type))
+            raise ModelError(f"{describe(proto)} has attribute {name!r} of type {actual}; {expected} is expected")
+    for name in signature.required_attributes:
+        if name not in given:
+            raise ModelError(f"{describe(proto)} lacks its attribute {name!r}, which {proto.op_type} requires")
+
+
+def _type_name(number: int) -> str:
+    return onnx.AttributeProto.AttributeType.Name(number) if number in onnx.AttributeProto.AttributeType.values() else str(number)
