@@ -20,11 +20,9 @@ PARALLEL, BARRIER = 1, 2
 STEP_FIELDS = 5
 FAILURE_FIELDS = 3
 
-_RELAX = {
-    "x86_64": ("declare void @llvm.x86.sse2.pause()", "call void @llvm.x86.sse2.pause()"),
-    "aarch64": ("declare void @llvm.aarch64.hint(i32)", "call void @llvm.aarch64.hint(i32 1)"),
-}
-_RELAX |= {"amd64": _RELAX["x86_64"], "arm64": _RELAX["aarch64"]}
+_PAUSE = ("declare void @llvm.x86.sse2.pause()", "call void @llvm.x86.sse2.pause()")
+_YIELD = ("declare void @llvm.aarch64.hint(i32)", "call void @llvm.aarch64.hint(i32 1)")
+_RELAX = {"x86_64": _PAUSE, "amd64": _PAUSE, "aarch64": _YIELD, "arm64": _YIELD}
 
 
 @dataclass(frozen=True)
@@ -68,7 +66,7 @@ def _load() -> Driver:
     if machine not in _RELAX:
         raise LinkError(f"loopnest's driver does not know the processor architecture {machine!r}; it knows {', '.join(_RELAX)}")
     declaration, pause = _RELAX[machine]
-    text = files(__package__).joinpath("driver.ll").read_text(encoding="utf-8")
+    text = files(str(__package__)).joinpath("driver.ll").read_text(encoding="utf-8")
     relax = f"{declaration}\ndefine internal void @relax() alwaysinline {{\n  {pause}\n  ret void\n}}\n"
     engine = compile_ir(text + relax)
 

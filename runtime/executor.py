@@ -6,12 +6,11 @@ import time
 from collections.abc import Mapping, Sequence
 from statistics import median
 from struct import Struct
-from typing import Any
 
 import numpy as np
 
 from ..ir.errors import InputError, KernelError
-from .buffers import Workspaces, aligned, aligned_empty
+from .buffers import Workspaces, address_of, aligned, aligned_empty
 from .driver import BARRIER, FAILURE_FIELDS, PARALLEL, driver
 from .profile import Profile, StepTime
 from .program import Program, Step, TensorSpec
@@ -62,19 +61,19 @@ class Executable:
         self._scratch_at = self._arena_at + aligned(program.arena_nbytes)
         self._scratch_stride = aligned(program.scratch_nbytes)
         self._nbytes = self._scratch_at + self._scratch_stride * self._workers
-        self._head = (_address(self._steps), len(program.steps), _address(self._arguments))
+        self._head = (address_of(self._steps), len(program.steps), address_of(self._arguments))
         self._sizes = (
             self._scratch_stride,
             max((len(step.buffers) for step in program.steps), default=0) or 1,
             max((len(step.extents) for step in program.steps), default=0) + 1,
         )
-        self._constant_addresses = tuple(_address(blob) for blob in self._constants)
+        self._constant_addresses = tuple(address_of(blob) for blob in self._constants)
 
     def run(self, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray] | None = None) -> list[np.ndarray]:
         """Computes the outputs from ``inputs``, which have the program's dtypes and shapes; other strides are copied first.
 
-        Outputs are fresh arrays, or ``outputs`` when given (C-contiguous, of the program's dtypes and shapes). Raises ``InputError`` for arrays
-        that do not fit, ``KernelError`` when a kernel stops on bad data.
+        Outputs are fresh arrays, or ``outputs`` when given (C-contiguous, of the program's dtypes and shapes). Raises ``InputError``
+        for arrays that do not fit, ``KernelError`` when a kernel stops on bad data.
         """
         return self._call(inputs, outputs, 0)
 
@@ -82,7 +81,7 @@ class Executable:
         """Runs ``repeat`` times (after one more to warm up) and takes the median time of each step."""
         stamps = np.zeros((repeat + 1, len(self.program.steps) + 1), np.int64)
         for row in stamps:
-            self._call(inputs, None, _address(row))
+            self._call(inputs, None, address_of(row))
         steps = self.program.steps
         each = np.median(np.diff(stamps[1:], axis=1), axis=0) / 1e6
         total = median(((stamps[1:, -1] - stamps[1:, 0]) / 1e6).tolist())
@@ -96,14 +95,15 @@ class Executable:
         )
 
     def as_text(self) -> str:
-        return self.program.as_text()
+        """A table of the fused groups: what each computes, its kernel, layout, arithmetic and traffic."""
+        return self.program.as_table()
 
     def _call(self, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray] | None, stamps: int) -> list[np.ndarray]:
         addresses: list[int] = []
         held: list[np.ndarray] = []
         for value, (spec, nbytes, dtype) in zip(inputs, self._inputs, strict=True):
             value = value if value.flags.c_contiguous else np.ascontiguousarray(value)
-            address: int = value.__array_interface__["data"][0]
+            address = address_of(value)
             if value.nbytes != nbytes or address % dtype.alignment:
                 value, address = _fitting(value, spec)
             held.append(value)
@@ -181,10 +181,6 @@ def _tables(program: Program, addresses: Mapping[str, int]) -> tuple[np.ndarray,
     return np.array(steps, np.int64).reshape(len(steps), 5), np.array(arguments, np.int64)
 
 
-def _address(array: np.ndarray) -> int:
-    return array.__array_interface__["data"][0]
-
-
 def _blob(blob: np.ndarray, nbytes: int) -> np.ndarray:
     if blob.nbytes != nbytes or not blob.flags.c_contiguous:
         raise ValueError(f"a constant blob has {blob.nbytes} bytes, the program expects {nbytes}")
@@ -205,4 +201,4 @@ def _output_address(array: np.ndarray, spec: TensorSpec) -> int:
         raise InputError(
             f"output array for {spec.name!r} must be a writable C-contiguous {spec}, got {array.dtype}{list(array.shape)}"
         )
-    return _address(array)
+    return address_of(array)

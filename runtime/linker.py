@@ -67,13 +67,16 @@ def link(objects: Mapping[str, tuple[bytes, str]]) -> Linked:
         return Linked(addresses, (engine.native for engine in engines))
 
 
-def compile_ir(text: str) -> Any:
-    """An engine holding the machine code of a module of LLVM IR; keep it as long as its functions are used."""
+def compile_ir(text: str, opt: int = 0) -> Any:
+    """An engine holding the machine code of a module of LLVM IR, which is not optimized but for what code generation does at level ``opt``.
+
+    Keep the engine as long as its functions are used. Raises ``RuntimeError`` where the text is not valid.
+    """
     with _lock:
         initialize()
         module = llvm.parse_assembly(text)
         module.verify()
-        engine = llvm.create_mcjit_compiler(module, _target_machine())
+        engine = llvm.create_mcjit_compiler(module, _target_machine(opt))
         engine.finalize_object()
         return engine
 
@@ -93,8 +96,8 @@ def initialize() -> None:
         _ready.append(True)
 
 
-def _target_machine() -> Any:
-    return llvm.Target.from_default_triple().create_target_machine(opt=2, jit=True)
+def _target_machine(opt: int = 0) -> Any:
+    return llvm.Target.from_default_triple().create_target_machine(opt=opt, jit=True)
 
 
 class _Engine:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from .tables import format_table
+
 
 @dataclass(frozen=True)
 class StepTime:
@@ -59,17 +61,3 @@ class Profile:
 
     def __str__(self) -> str:
         return self.as_text()
-
-
-def format_table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]], right: tuple[int, ...] = ()) -> str:
-    """Columns padded to their widest cell; those numbered in ``right`` are aligned right."""
-    table = [header, *rows]
-    widths = [max(len(row[column]) for row in table) for column in range(len(header))]
-    rule = tuple("-" * width for width in widths)
-    lines = (
-        "  ".join(
-            cell.rjust(width) if column in right else cell.ljust(width) for column, (cell, width) in enumerate(zip(row, widths))
-        )
-        for row in (header, rule, *table[1:])
-    )
-    return "\n".join(line.rstrip() for line in lines)

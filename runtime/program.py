@@ -15,6 +15,7 @@ import numpy as np
 
 from ..ir import dtypes
 from ..ir.errors import VerificationError
+from .tables import format_table
 
 Dim: TypeAlias = "int | str | None"
 BufferKind = Literal["arena", "scratch", "constant", "input", "output"]
@@ -143,6 +144,15 @@ class Program:
         lines += [f"  {number:4}: {_step_text(step)}" for number, step in enumerate(self.steps)]
         return "\n".join(lines)
 
+    def as_table(self) -> str:
+        """The steps as a table for users: operation, kernel, layout, arithmetic, traffic, ONNX nodes."""
+        header = ("step", "op", "kernel", "layout", "MFLOP", "MB", "nodes")
+        rows = [_table_row(str(number), step) for number, step in enumerate(self.steps)]
+        flops, moved = sum(step.flops for step in self.steps), sum(step.bytes for step in self.steps)
+        memory = f"arena {self.arena_nbytes / 1e6:.2f} MB, constants {sum(self.constants) / 1e6:.2f} MB"
+        total = _table_row("", Step("", (), op="total", name=memory, flops=flops, bytes=moved))
+        return format_table(header, [*rows, total], right=(0, 4, 5))
+
 
 def verify(program: Program) -> None:
     """Checks that the program touches only memory that it declares; raises ``VerificationError`` with the first defect."""
@@ -185,13 +195,21 @@ def _buffer_problems(program: Program, buffer: BufferSpec) -> Iterator[str]:
 def _step_problems(program: Program, step: Step) -> Iterator[str]:
     if not step.kernel:
         yield "names no kernel"
-    if not all(isinstance(extent, int) for extent in step.extents):
-        yield "an extent is not an integer"
+    if not _are((step.kernel, step.name, step.op, step.layout, *step.errors), str) or not _are(
+        (step.parallel, step.barrier), bool
+    ):
+        yield "a field has the wrong type"
+    if not _are((*step.extents, step.flops, step.bytes), int):
+        yield "an extent or count is not an integer"
     for number, offset in step.buffers:
         if not _naturals((number, offset)) or number >= len(program.buffers):
             yield f"there is no buffer %{number}+{offset}"
         elif offset > program.buffers[number].nbytes:
             yield f"offset {offset} lies outside buffer %{number} of {program.buffers[number].nbytes} bytes"
+
+
+def _are(values: Iterable[object], kind: type) -> bool:
+    return all(isinstance(value, kind) for value in values)
 
 
 def _naturals(values: Iterable[object]) -> bool:
@@ -205,7 +223,12 @@ def _tensor(data: Mapping[str, Any]) -> TensorSpec:
 
 def _step(data: Mapping[str, Any]) -> Step:
     buffers = tuple((number, offset) for number, offset in data["buffers"])
-    return Step(**{**data, "buffers": buffers, "extents": tuple(data["extents"]), "errors": tuple(data["errors"])})
+    fields: dict[str, Any] = {**data, "buffers": buffers, "extents": tuple(data["extents"]), "errors": tuple(data["errors"])}
+    return Step(**fields)
+
+
+def _table_row(number: str, step: Step) -> tuple[str, ...]:
+    return (number, step.op, step.kernel[:12], step.layout, f"{step.flops / 1e6:.3f}", f"{step.bytes / 1e6:.3f}", step.name)
 
 
 def _buffer_text(buffer: BufferSpec) -> str:
