@@ -102,4 +102,6 @@ def _check_attributes(proto: onnx.NodeProto, signature: _Signature) -> None:
 
 
 def _type_name(number: int) -> str:
-    return onnx.AttributeProto.AttributeType.Name(number) if number in onnx.AttributeProto.AttributeType.values() else str(number)
+    return (
+        onnx.AttributeProto.AttributeType.Name(number) if number in onnx.AttributeProto.AttributeType.values() else str(number)
+    )
