@@ -1,0 +1,157 @@
+"""exp and its family: expm1, sigmoid, silu, mish, softplus, tanh of float64, sinh, cosh, gelu in its tanh form.
+
+Method: x = n ln 2 + r with |r| <= ln 2 / 2, ln 2 in two parts (Cody and Waite, 1980); exp(r) = 1 + r + r^2 Q(r), Q a minimax
+polynomial (Remez, relative error, coefficients rounded one at a time). n comes from adding 1.5 * 2^mantissa.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .call import unary
+from .logarithm import log1p
+from .value import V, absolute, copysign, horner, max_keep_nan, min_keep_nan, select
+
+
+@dataclass(frozen=True)
+class _Tables:
+    ln2: tuple[float, float]
+    q: tuple[float, ...]
+    lowest: float  # exp of it and of all below rounds to 0
+    highest: float  # exp of it and of all above overflows
+    minus_one: float  # expm1 of it and of all below rounds to -1
+
+
+_LOG2_E = 1.4426950408889634
+_TABLES = {
+    32: _Tables(
+        ln2=(0.693145751953125, 1.428606765330187e-06),
+        q=(0.4999999403953552, 0.16666516661643982, 0.04166810214519501, 0.008369190618395805, 0.0013838836457580328),
+        lowest=-104.5,
+        highest=89.0,
+        minus_one=-17.5,
+    ),
+    64: _Tables(
+        ln2=(0.6931471803691238, 1.9082149292705877e-10),
+        q=(
+            0.5,
+            0.16666666666666688,
+            0.041666666666666824,
+            0.008333333333313899,
+            0.0013888888888778034,
+            0.00019841269903326814,
+            2.4801587558594198e-05,
+            2.755722872461868e-06,
+            2.7557068346824046e-07,
+            2.5114037860061827e-08,
+            2.09805593711055e-09,
+        ),
+        lowest=-746.0,
+        highest=710.0,
+        minus_one=-38.0,
+    ),
+}
+
+
+def _reduce(x: V) -> tuple[V, V]:
+    """The integer n (as integers of the float's width) and p = exp(r) - 1, where x = n ln 2 + r."""
+    form, tables = x.format, _TABLES[x.format.bits]
+    shifted = x * _LOG2_E + form.round_magic
+    n = shifted - form.round_magic
+    r = (x - n * tables.ln2[0]) - n * tables.ln2[1]
+    p = r + (r * r) * horner(r, tables.q)
+    return shifted.bits() - x.of(form.round_magic).bits(), p
+
+
+def _power_of_two(n: V, x: V) -> V:
+    """2^n as floats of x's type; n within the normal exponents."""
+    return ((n + x.format.bias) << x.format.mantissa).as_float()
+
+
+@unary
+def exp(x: V) -> V:
+    """Exponential, <= 1.5 ulp, gradual underflow included (the scale 2^n is applied in two factors)."""
+    tables = _TABLES[x.format.bits]
+    n, p = _reduce(min_keep_nan(max_keep_nan(x, tables.lowest), tables.highest))
+    bias, mantissa = x.format.bias, x.format.mantissa
+    biased = n + 2 * bias
+    half = biased >> 1
+    return ((p + 1.0) * (half << mantissa).as_float()) * ((biased - half) << mantissa).as_float()
+
+
+def _quarter_exp(x: V) -> V:
+    """exp(x) / 4 for 0 <= x up to the overflow of sinh; no overflow."""
+    n, p = _reduce(x)
+    return (p + 1.0) * _power_of_two(n - 2, x)
+
+
+def _scaled_expm1(x: V, shift: int) -> V:
+    """2^-shift (exp(x) - 1); x not below ``minus_one``; shift >= 1 keeps 2^(n - shift) in range up to the overflow."""
+    n, p = _reduce(x)
+    scale = _power_of_two(n - shift, x)
+    return p * scale + (scale - 2.0**-shift)
+
+
+@unary
+def expm1(x: V) -> V:
+    """exp(x) - 1, <= 2 ulp, small x included."""
+    tables = _TABLES[x.format.bits]
+    clamped = min_keep_nan(max_keep_nan(x, tables.minus_one), tables.highest)
+    return copysign(2.0 * _scaled_expm1(clamped, 1), x)
+
+
+@unary
+def sigmoid(x: V) -> V:
+    """1 / (1 + exp(-x)), <= 3 ulp in both tails: with e = exp(-|x|) it is e / (1 + e) below zero."""
+    e = exp(-absolute(x))
+    return select(x < 0.0, e, x.of(1.0)) / (1.0 + e)
+
+
+@unary
+def silu(x: V) -> V:
+    """x sigmoid(x), <= 4 ulp where sigmoid(x) is a normal number; -inf gives NaN as the formula does."""
+    return x * sigmoid(x)
+
+
+@unary
+def gelu_tanh(x: V) -> V:
+    """x (1 + tanh(u)) / 2 = x sigmoid(2 u), u = sqrt(2 / pi) (x + 0.044715 x^3).
+
+    Error <= 4 ulp for x >= 0; below zero relative error grows with 2 |u| (the rounding of u), -inf gives NaN.
+    """
+    return x * sigmoid((x * 1.5957691216057308) * ((x * x) * 0.044715 + 1.0))
+
+
+@unary
+def softplus(x: V) -> V:
+    """log(1 + exp(x)) = max(x, 0) + log1p(exp(-|x|)), <= 4 ulp."""
+    return max_keep_nan(x, 0.0) + log1p(exp(-absolute(x)))
+
+
+@unary
+def mish(x: V) -> V:
+    """x tanh(softplus(x)) = x n / (n + 2), n = e (e + 2), e = exp(x); <= 5 ulp where exp(x) is normal; -inf gives NaN."""
+    e = exp(min_keep_nan(x, 20.0))
+    n = e * (e + 2.0)
+    return x * (n / (n + 2.0))
+
+
+@unary
+def sinh(x: V) -> V:
+    """sign(x) (E + E / (E + 1)) / 2, E = expm1(|x|); <= 3 ulp up to its own overflow."""
+    quarter = _scaled_expm1(min_keep_nan(absolute(x), _TABLES[x.format.bits].highest + 0.5), 2)
+    twice = quarter + quarter
+    return copysign(twice + twice / (twice + twice + 1.0), x)
+
+
+@unary
+def cosh(x: V) -> V:
+    """(e + 1 / e) / 2, e = exp(|x|); <= 3 ulp up to its own overflow."""
+    quarter = _quarter_exp(min_keep_nan(absolute(x), _TABLES[x.format.bits].highest + 0.5))
+    return (quarter + quarter) + 0.125 / quarter
+
+
+def tanh_by_expm1(x: V) -> V:
+    """sign(x) E / (E + 2), E = expm1(2 |x|)."""
+    half = _scaled_expm1(min_keep_nan(absolute(x) * 2.0, 44.0), 1)
+    return copysign(half / (half + 1.0), x)
