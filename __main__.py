@@ -1,0 +1,5 @@
+"""``python -m loopnest``."""
+
+from .compiler.cli import main
+
+main(prog_name="loopnest")

@@ -1,0 +1,28 @@
+"""``loopnest inspect``: the stages of the compiler as text."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from .options import compile_options, model_argument, named_shapes, showing_progress
+
+STAGES = ("graph", "passes", "groups", "nests", "kernels", "program")
+
+
+@click.command("inspect")
+@model_argument
+@click.option("--stage", "chosen", type=click.Choice(STAGES), multiple=True, help="Show this stage only; repeatable.")
+@compile_options
+def command(model: Path, chosen: tuple[str, ...], shapes: Any, threads: int | None, target: str, config: str | None) -> None:
+    """Print the stages of compiling MODEL: graph, passes, groups, nests, kernels, program."""
+    from .. import api
+
+    named = named_shapes(model, shapes)
+    with showing_progress():
+        texts = api.stages(model, shapes=named, config=config, target=target)
+    for name, text in texts.items():
+        if not chosen or name in chosen:
+            click.echo(f"# {name}\n\n{text.rstrip()}\n")
