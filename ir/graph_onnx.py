@@ -41,28 +41,32 @@ def to_model(graph: Graph, *, max_constant: int | None = None) -> onnx.ModelProt
 
 
 def to_graph_proto(graph: Graph, max_constant: int | None = None) -> onnx.GraphProto:
-    """``graph`` (main or body) as a ``GraphProto``."""
-    import onnx
-
-    proto = onnx.GraphProto(name=graph.name or "graph")
+    """A main graph as a ``GraphProto``; see ``to_model`` for ``max_constant``."""
+    proto = _graph_shell(graph)
     for name, array in graph.constants.items():
         if max_constant is not None and array.size > max_constant:
             proto.input.append(_value_info(name, TensorType(dtypes.from_numpy(array.dtype), array.shape)))
         else:
             proto.initializer.append(to_tensor(array, name))
-    proto.input.extend(_value_info(name, graph.types.get(name)) for name in graph.inputs)
-    proto.output.extend(_value_info(name, graph.types.get(name)) for name in graph.outputs)
-    proto.node.extend(to_node(node, max_constant) for node in graph.nodes)
+    proto.node.extend(to_node(node) for node in graph.nodes)
     return proto
 
 
-def to_node(node: Node, max_constant: int | None = None) -> onnx.NodeProto:
+def to_body_proto(graph: Graph) -> onnx.GraphProto:
+    """The graph of an attribute as a ``GraphProto``, constants as nodes: function bodies that ONNX builds copy nodes only."""
+    proto = _graph_shell(graph)
+    constants = (Node("Constant", (), (name,), {"value": array}) for name, array in graph.constants.items())
+    proto.node.extend(to_node(node) for node in (*constants, *graph.nodes))
+    return proto
+
+
+def to_node(node: Node) -> onnx.NodeProto:
     """``node`` as a ``NodeProto``; attribute types come from the operator's schema where it has one."""
     import onnx
 
     proto = onnx.NodeProto(op_type=node.op, domain=node.domain, name=node.name, input=node.inputs, output=node.outputs)
     types = _attribute_types(node.domain, node.op)
-    proto.attribute.extend(_attribute(key, value, types, max_constant) for key, value in node.attrs.items())
+    proto.attribute.extend(_attribute(key, value, types) for key, value in node.attrs.items())
     return proto
 
 
@@ -92,6 +96,15 @@ def to_type(found: Type | None) -> onnx.TypeProto:
             return onnx.helper.make_optional_type_proto(to_type(element))
 
 
+def _graph_shell(graph: Graph) -> onnx.GraphProto:
+    import onnx
+
+    proto = onnx.GraphProto(name=graph.name or "graph")
+    proto.input.extend(_value_info(name, graph.types.get(name)) for name in graph.inputs)
+    proto.output.extend(_value_info(name, graph.types.get(name)) for name in graph.outputs)
+    return proto
+
+
 def _value_info(name: str, found: Type | None) -> onnx.ValueInfoProto:
     import onnx
 
@@ -113,16 +126,16 @@ def _attribute_types(domain: str, op: str) -> Mapping[str, int]:
     return {name: int(attribute.type.value) for name, attribute in schema.attributes.items()}
 
 
-def _attribute(key: str, value: Attribute, types: Mapping[str, int], max_constant: int | None) -> onnx.AttributeProto:
+def _attribute(key: str, value: Attribute, types: Mapping[str, int]) -> onnx.AttributeProto:
     import onnx.helper
 
     plain: Any = value
     if isinstance(value, np.ndarray):
         plain = to_tensor(value)
     elif isinstance(value, Graph):
-        plain = to_graph_proto(value, max_constant)
+        plain = to_body_proto(value)
     elif isinstance(value, TensorType | SequenceType | OptionalType):
         plain = to_type(value)
     elif isinstance(value, tuple):
-        plain = [to_graph_proto(item, max_constant) if isinstance(item, Graph) else item for item in value]
+        plain = [to_body_proto(item) if isinstance(item, Graph) else item for item in value]
     return onnx.helper.make_attribute(key, plain, attr_type=types.get(key) if plain == [] else None)

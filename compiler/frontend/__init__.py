@@ -15,6 +15,7 @@ from .importer import Importer
 from .inference import infer_types
 from .reading import opset_imports, read_model
 from .report import OperatorCount, count_operators
+from .typecheck import check_types
 
 __all__ = ["OperatorCount", "import_model", "load"]
 
@@ -46,5 +47,6 @@ def import_model(
     proto, folder = read_model(model)
     graph = Importer(proto.functions, folder).model(proto)
     infer_types(graph)
+    check_types(graph)
     expand_functions(graph, supported)
     return graph, opset_imports(proto.opset_import)

@@ -10,7 +10,7 @@ import onnx.helper
 
 from ...ir.errors import ModelError
 from ...ir.graph import Attribute, Graph, Node, Type
-from ...ir.graph_onnx import newest_opset, to_node, to_type
+from ...ir.graph_onnx import OTHER_DOMAINS, newest_opset, to_node, to_type
 from .body import Body
 from .importer import Importer
 from .inference import infer_types
@@ -51,9 +51,16 @@ def function_body(node: Node, types: Mapping[str, Type]) -> onnx.FunctionProto |
     if schema.has_context_dependent_function:
         known = [to_type(types.get(name)).SerializeToString() for name in node.inputs]
         version = max(schema.context_dependent_function_opset_versions)
-        data = schema.get_context_dependent_function_with_opset_version(version, to_node(node).SerializeToString(), known)
+        proto = to_node(_with_formal_inputs(node, schema)).SerializeToString()
+        data = schema.get_context_dependent_function_with_opset_version(version, proto, known)
         return onnx.FunctionProto.FromString(data) if data else None
     return None
+
+
+def _with_formal_inputs(node: Node, schema: onnx.defs.OpSchema) -> Node:
+    """``node`` with the inputs named as the schema names them: some bodies (Range's) capture the caller's names in a subgraph."""
+    formals = [formal.name for formal in schema.inputs]
+    return node.replace(inputs=tuple(formal if name else "" for name, formal in zip(node.inputs, formals, strict=False)))
 
 
 def _expand_once(graph: Graph, supported: Supported, names: Names, outer_types: Mapping[str, Type]) -> bool:
@@ -61,17 +68,16 @@ def _expand_once(graph: Graph, supported: Supported, names: Names, outer_types: 
     body = Body(names, constants=graph.constants)
     changed = False
     for node in graph.nodes:
-        for inner in node.subgraphs():
-            changed |= _expand_once(inner, supported, names, types)
         function = None if supported(node.domain, node.op) else function_body(node, types)
         if function is None:
+            for inner in node.subgraphs():
+                changed |= _expand_once(inner, supported, names, types)
             body.nodes.append(node)
             continue
         changed = True
-        if not function.opset_import:
-            function.opset_import.append(onnx.helper.make_opsetid("", newest_opset()))
         start = len(body.nodes)
-        Importer(names=names).call(function, node.inputs, node.outputs, _with_defaults(node), body)
+        opsets = {"": newest_opset(), **OTHER_DOMAINS}
+        Importer(names=names).call(function, node.inputs, node.outputs, _with_defaults(node), body, opsets=opsets)
         body.nodes[start:] = [made.replace(name=node.name) for made in body.nodes[start:]]
     if changed:
         graph.nodes = body.nodes

@@ -93,7 +93,8 @@ def _check_attributes(proto: onnx.NodeProto, signature: _Signature) -> None:
         given.add(name)
         if name not in signature.attributes:
             raise ModelError(f"{describe(proto)} has attribute {name!r}, which {proto.op_type} does not know")
-        if attribute.type != signature.attributes[name]:
+        untyped_reference = attribute.ref_attr_name and attribute.type == onnx.AttributeProto.UNDEFINED
+        if attribute.type != signature.attributes[name] and not untyped_reference:
             expected, actual = (_type_name(number) for number in (signature.attributes[name], attribute.type))
             raise ModelError(f"{describe(proto)} has attribute {name!r} of type {actual}; {expected} is expected")
     for name in signature.required_attributes:
