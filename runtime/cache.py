@@ -313,7 +313,7 @@ def open_cache(directory: str | None = None, max_bytes: int = DEFAULT_MAX_BYTES)
     return KernelCache(directory if directory is not None else default_directory(), max_bytes)
 
 
-SOURCES = ("codegen/*.py", "codegen/*.ll", "ir/loops*.py", "ir/dtypes.py")
+SOURCES = ("codegen/**/*.py", "ir/*.py")
 
 
 @cache
