@@ -29,7 +29,8 @@
 
 %Failure = type { i64, i64, i64 }  ; step, code, value
 
-; Something that opens again and again: who waits for generation g + 1 spins for a while, then sleeps.
+; Something that opens again and again: who waits for generation g + 1 spins for a while, then sleeps. Now and then a spinning thread
+; offers its CPU to others, since the one it waits for may be in need of it.
 %Gate = type {
   i64,         ; 0 generation
   i64,         ; 1 sleepers
@@ -56,6 +57,7 @@ declare i32 @pthread_mutex_unlock(ptr)
 declare i32 @pthread_cond_init(ptr, ptr)
 declare i32 @pthread_cond_wait(ptr, ptr)
 declare i32 @pthread_cond_broadcast(ptr)
+declare i32 @sched_yield()
 declare i32 @clock_gettime(i32, ptr)
 
 ; ---------------------------------------------------------------------------------------------------------------- gates
@@ -78,7 +80,7 @@ entry:
   br label %spin
 
 spin:
-  %i = phi i64 [ 0, %entry ], [ %i.next, %pause ]
+  %i = phi i64 [ 0, %entry ], [ %i.next, %pause ], [ %i.next, %yield ]
   %g0 = load atomic i64, ptr %gate acquire, align 8
   %open0 = icmp ne i64 %g0, %seen
   br i1 %open0, label %through, label %closed
@@ -86,7 +88,16 @@ spin:
 closed:
   %i.next = add i64 %i, 1
   %patient = icmp ult i64 %i, %spins
-  br i1 %patient, label %pause, label %sleep
+  br i1 %patient, label %choose, label %sleep
+
+choose:
+  %round = and i64 %i.next, 63
+  %offer = icmp eq i64 %round, 0
+  br i1 %offer, label %yield, label %pause
+
+yield:
+  call i32 @sched_yield()
+  br label %spin
 
 pause:
   call void @relax()
