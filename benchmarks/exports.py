@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import logging
 import os
 import sys
 import warnings
@@ -74,6 +75,7 @@ def _export(recipe: Recipe, file: Path) -> None:
         {axis: dims.setdefault(dim, torch.export.Dim(dim)) for axis, dim in recipe.dynamic[name].items()}
         for name in recipe.inputs
     )
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it warns that torchvision is not there
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         torch.onnx.export(
@@ -165,9 +167,7 @@ def _mobilenet_v2() -> Recipe:
             super().__init__()
             hidden = inputs * expansion
             expand = [*conv(inputs, hidden), nn.ReLU6()] if expansion > 1 else []
-            self.branch = nn.Sequential(
-                *expand, *conv(hidden, hidden, 3, stride, hidden), nn.ReLU6(), *conv(hidden, outputs)
-            )
+            self.branch = nn.Sequential(*expand, *conv(hidden, hidden, 3, stride, hidden), nn.ReLU6(), *conv(hidden, outputs))
             self.residual = stride == 1 and inputs == outputs
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -193,11 +193,7 @@ def _unet() -> Recipe:
     def double(inputs: int, outputs: int) -> nn.Sequential:
         stages = ((inputs, outputs), (outputs, outputs))
         return nn.Sequential(
-            *(
-                layer
-                for i, o in stages
-                for layer in (nn.Conv2d(i, o, 3, padding=1, bias=False), nn.BatchNorm2d(o), nn.ReLU())
-            )
+            *(layer for i, o in stages for layer in (nn.Conv2d(i, o, 3, padding=1, bias=False), nn.BatchNorm2d(o), nn.ReLU()))
         )
 
     class UNet(nn.Module):

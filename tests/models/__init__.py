@@ -1,0 +1,1 @@
+"""Whole real models, judged against ONNX Runtime."""
