@@ -30,7 +30,7 @@ def main(path: str | None = None) -> None:
     print("output", by_position.shape, "largest at", int(by_position.argmax()))
 
     print(f)
-    print(f.profile())
+    print(f.profile(x))
 
 
 if __name__ == "__main__":

@@ -38,7 +38,7 @@ def main() -> None:
 
     for title, f in (("default", default), ("tile_sizes.toml", tuned)):
         print(title)
-        print(f.profile())
+        print(f.profile(x))
 
     try:
         loopnest.compile(two_convolutions(), config={"op": {"Conv": {"tyle": {"m": 4}}}})

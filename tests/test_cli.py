@@ -41,7 +41,8 @@ class FakeModel:
         assert names is None
         return [feeds["x"] * np.float32(2), feeds["ids"]]
 
-    def profile(self) -> Profile:
+    def profile(self, *inputs: np.ndarray) -> Profile:
+        assert len(inputs) == len(self.inputs)
         return Profile((StepTime("n", "Mul", "k", 0.5, flops=1_000_000),), 0.5)
 
 

@@ -104,7 +104,7 @@ def command(
     for name in vs:
         console.print(f"loopnest and {name} differ by at most {difference(expected, calls[name]()):.1e} of the largest value")
     timings = interleave(calls, seconds, rounds)
-    flops = sum(step.flops for step in function.profile().steps)
+    flops = sum(step.flops for step in function.profile(*feeds.values()).steps)
     console.print(_table(timings, flops, threads, model.name))
 
 

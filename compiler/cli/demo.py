@@ -64,7 +64,7 @@ def command(name: str, threads: int | None, target: str, seconds: float) -> None
         raise LoopnestError(f"the output differs from {output.name} by {error:.1e} of its largest value, more than {TOLERANCE}")
     console.print(f"matches {output.name}: largest difference {error:.1e} of the largest value (allowed {TOLERANCE})")
     (timing,) = interleave({"loopnest": lambda: function.run(None, {function.inputs[0].name: x})}, seconds, rounds=1)
-    profile = function.profile()
+    profile = function.profile(x)
     flops = sum(step.flops for step in profile.steps)
     console.print(_speed(median(timing.seconds), flops, profile.workers))
 
