@@ -51,14 +51,15 @@ address_of: Callable[[np.ndarray], int] = _direct_address() or _portable_address
 
 
 class Workspace:
-    """One block of uninitialised memory at an aligned address; used by one call at a time."""
+    """One block of uninitialised memory at an aligned address; used by one call at a time. ``owner`` is a token of who wrote its fixed parts."""
 
-    __slots__ = ("address", "memory", "nbytes")
+    __slots__ = ("address", "memory", "nbytes", "owner")
 
     def __init__(self, nbytes: int) -> None:
         array, self.address = aligned_empty((nbytes,), np.dtype(np.uint8), nbytes)
         self.memory = array.data
         self.nbytes = nbytes
+        self.owner: object = None
 
 
 class Workspaces:

@@ -17,9 +17,6 @@ from .linker import LinkError, compile_ir
 PARALLEL, BARRIER = 1, 2
 """Flags of a step in the native table."""
 
-STEP_FIELDS = 5
-FAILURE_FIELDS = 3
-
 _PAUSE = ("declare void @llvm.x86.sse2.pause()", "call void @llvm.x86.sse2.pause()")
 _YIELD = ("declare void @llvm.aarch64.hint(i32)", "call void @llvm.aarch64.hint(i32 1)")
 _RELAX = {"x86_64": _PAUSE, "amd64": _PAUSE, "aarch64": _YIELD, "arm64": _YIELD}

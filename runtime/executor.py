@@ -10,13 +10,14 @@ from struct import Struct
 import numpy as np
 
 from ..ir.errors import InputError, KernelError
-from .buffers import Workspaces, address_of, aligned, aligned_empty
-from .driver import BARRIER, FAILURE_FIELDS, PARALLEL, driver
+from .buffers import Workspace, Workspaces, address_of, aligned, aligned_empty
+from .driver import BARRIER, PARALLEL, driver
 from .profile import Profile, StepTime
 from .program import Program, Step, TensorSpec
 from .team import Team, team_of
 
 _CALL_FIELDS = 11
+_FAILURE = Struct("qqq")  # step, code, value
 _ARENA, _SCRATCH, _FIRST_CONSTANT = 0, 1, 2
 
 
@@ -41,33 +42,53 @@ class Executable:
     ) -> None:
         self.program = program
         self._keep = keep
+        self._token = object()
         self._constants = [_blob(blob, nbytes) for blob, nbytes in zip(constants, program.constants, strict=True)]
         self._steps, self._arguments = _tables(program, addresses)
         parallel = threads > 1 and any(step.parallel for step in program.steps)
         self._workers = threads if parallel else 1
         self._team: Team | None = team_of(threads) if parallel else None
         self._dispatch = driver().dispatch
-        self._inputs = [(spec, spec.nbytes, spec.numpy) for spec in program.inputs]
+        self._inputs = [(spec.nbytes, spec.numpy.alignment) for spec in program.inputs]
         self._outputs = [(spec.extents, spec.numpy, spec.nbytes) for spec in program.outputs]
         self._workspaces = workspaces or Workspaces()
         self._lay_out(program)
 
     def _lay_out(self, program: Program) -> None:
-        """Where things lie in a workspace (call record, bases, failures, arena, scratch), and the part of the record that never changes."""
-        bases = _FIRST_CONSTANT + len(self._constants) + len(program.inputs) + len(program.outputs)
-        self._record = Struct(f"{_CALL_FIELDS + bases}q")
-        self._failures_at = self._record.size
-        self._arena_at = aligned(self._failures_at + 8 * FAILURE_FIELDS * self._workers)
+        """Where things lie in a workspace: call record, bases, failures, arena, scratch."""
+        fixed = _FIRST_CONSTANT + len(self._constants)
+        tensors = len(program.inputs) + len(program.outputs)
+        self._record = Struct(f"{_CALL_FIELDS + fixed}q")
+        self._tensors = Struct(f"{tensors}q")
+        self._tensors_at = self._record.size
+        self._failures_at = self._tensors_at + self._tensors.size
+        self._arena_at = aligned(self._failures_at + _FAILURE.size * self._workers)
         self._scratch_at = self._arena_at + aligned(program.arena_nbytes)
         self._scratch_stride = aligned(program.scratch_nbytes)
         self._nbytes = self._scratch_at + self._scratch_stride * self._workers
-        self._head = (address_of(self._steps), len(program.steps), address_of(self._arguments))
-        self._sizes = (
+
+    def _write_record(self, workspace: Workspace, stamps: int) -> None:
+        """All of the call record and the bases that is the same in each call with this workspace."""
+        steps, start = self.program.steps, workspace.address
+        self._record.pack_into(
+            workspace.memory,
+            0,
+            address_of(self._steps),
+            len(steps),
+            address_of(self._arguments),
+            start + 8 * _CALL_FIELDS,
             self._scratch_stride,
-            max((len(step.buffers) for step in program.steps), default=0) or 1,
-            max((len(step.extents) for step in program.steps), default=0) + 1,
+            max((len(step.buffers) for step in steps), default=0) or 1,
+            max((len(step.extents) for step in steps), default=0) + 1,
+            start + self._failures_at,
+            stamps,
+            time.CLOCK_MONOTONIC,
+            -1,
+            start + self._arena_at,
+            start + self._scratch_at,
+            *map(address_of, self._constants),
         )
-        self._constant_addresses = tuple(address_of(blob) for blob in self._constants)
+        workspace.owner = None if stamps else self._token
 
     def run(self, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray] | None = None) -> list[np.ndarray]:
         """Computes the outputs from ``inputs``, which have the program's dtypes and shapes; other strides are copied first.
@@ -100,13 +121,12 @@ class Executable:
 
     def _call(self, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray] | None, stamps: int) -> list[np.ndarray]:
         addresses: list[int] = []
-        held: list[np.ndarray] = []
-        for value, (spec, nbytes, dtype) in zip(inputs, self._inputs, strict=True):
-            value = value if value.flags.c_contiguous else np.ascontiguousarray(value)
+        copies: list[np.ndarray] = []
+        for value, (nbytes, alignment) in zip(inputs, self._inputs, strict=True):
             address = address_of(value)
-            if value.nbytes != nbytes or address % dtype.alignment:
-                value, address = _fitting(value, spec)
-            held.append(value)
+            if value.nbytes != nbytes or address % alignment or not value.flags.c_contiguous:
+                value, address = _fitting(value, self.program.inputs[len(addresses)])
+                copies.append(value)
             addresses.append(address)
         if outputs is None:
             results: list[np.ndarray] = []
@@ -118,36 +138,20 @@ class Executable:
             results = list(outputs)
             addresses += [_output_address(array, spec) for array, spec in zip(results, self.program.outputs, strict=True)]
 
-        workspaces = self._workspaces
-        workspace = workspaces.take(self._nbytes)
-        start = workspace.address
-        self._record.pack_into(
-            workspace.memory,
-            0,
-            *self._head,
-            start + 8 * _CALL_FIELDS,
-            *self._sizes,
-            start + self._failures_at,
-            stamps,
-            time.CLOCK_MONOTONIC,
-            -1,
-            start + self._arena_at,
-            start + self._scratch_at,
-            *self._constant_addresses,
-            *addresses,
-        )
+        workspace = self._workspaces.take(self._nbytes)
+        if stamps or workspace.owner is not self._token:
+            self._write_record(workspace, stamps)
+        self._tensors.pack_into(workspace.memory, self._tensors_at, *addresses)
         team = self._team
-        failed = self._dispatch(start, team.address if team else 0)
-        if failed >= 0:
-            error = self._error(failed, workspace.memory)
-            workspaces.give(workspace)
+        failed = self._dispatch(workspace.address, team.address if team else 0)
+        error = self._error(failed, workspace.memory) if failed >= 0 else None
+        self._workspaces.give(workspace)
+        if error is not None:
             raise error
-        workspaces.give(workspace)
         return results
 
     def _error(self, failed: int, memory: memoryview) -> KernelError:
-        fields = Struct("qqq")
-        records = (fields.unpack_from(memory, self._failures_at + fields.size * worker) for worker in range(self._workers))
+        records = (_FAILURE.unpack_from(memory, self._failures_at + _FAILURE.size * worker) for worker in range(self._workers))
         _, code, value = next(record for record in records if record[0] == failed)
         return KernelError(_message(self.program.steps[failed], code, value))
 
@@ -188,7 +192,7 @@ def _blob(blob: np.ndarray, nbytes: int) -> np.ndarray:
 
 
 def _fitting(value: np.ndarray, spec: TensorSpec) -> tuple[np.ndarray, int]:
-    """An aligned copy of an input that is not aligned to its items; ``InputError`` when it is not of the program's size at all."""
+    """A copy of an input with other strides or alignment; ``InputError`` when it is not of the program's size at all."""
     if value.nbytes != spec.nbytes:
         raise InputError(f"input {spec.name!r} has {value.nbytes} bytes, expected {spec.nbytes} ({spec})")
     copy, address = aligned_empty(value.shape, value.dtype, value.nbytes)
