@@ -51,7 +51,7 @@ address_of: Callable[[np.ndarray], int] = _direct_address() or _portable_address
 
 
 class Workspace:
-    """One block of uninitialised memory at an aligned address; used by one call at a time. ``owner`` is a token of who wrote its fixed parts."""
+    """Uninitialised memory at an aligned address, for one call at a time; ``owner`` is a token of who wrote its fixed parts."""
 
     __slots__ = ("address", "memory", "nbytes", "owner")
 

@@ -58,7 +58,10 @@ class CompiledModel:
         self._max_plans = max_plans
         self._runners: OrderedDict[_Key, Runner] = OrderedDict()
         self._latest: Runner | None = None
-        self._lock = threading.Lock()
+        self._planning = threading.Lock()
+        self._lock = (
+            threading.Lock()
+        )  # of the order of use; held for moments only, so that no call waits for another one's plan
 
     def __call__(self, /, *args: object, **named: object) -> np.ndarray | tuple[np.ndarray, ...]:
         """The output, or a tuple of the outputs in graph order. Raises ``InputError`` for inputs that do not fit."""
@@ -112,13 +115,14 @@ class CompiledModel:
         return runner
 
     def _plan(self, key: _Key, arrays: list[np.ndarray]) -> Runner:
-        with self._lock:
+        with self._planning:
             runner = self._runners.get(key)
             if runner is None:
-                runner = self._runners[key] = self._planner(tuple(arrays))
+                runner = self._planner(tuple(arrays))
+            with self._lock:
+                self._runners[key] = self._latest = runner
                 while len(self._runners) > self._max_plans:
                     self._runners.popitem(last=False)
-            self._latest = runner
             return runner
 
     def _touch(self, key: _Key, runner: Runner) -> None:

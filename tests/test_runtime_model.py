@@ -195,6 +195,28 @@ def test_many_threads_plan_once() -> None:
     assert len(planner.calls) == 1
 
 
+def test_no_call_waits_for_the_plan_of_another() -> None:
+    planning, finish = threading.Event(), threading.Event()
+
+    def planner(inputs: tuple[np.ndarray, ...]) -> Doubling:
+        if len(inputs[0]) == 3:
+            planning.set()
+            assert finish.wait(30)
+        return Doubling(len(inputs[0]))
+
+    f = CompiledModel((X,), OUTPUTS, planner)
+    f(rows(1)), f(rows(2))
+    slow = threading.Thread(target=f, args=(rows(3),))
+    slow.start()
+    assert planning.wait(30)
+    for n in (1, 2, 1):
+        assert f(rows(n))[0].shape == (n, 3)
+    assert len(f.plans) == 2
+    finish.set()
+    slow.join(30)
+    assert len(f.plans) == 3
+
+
 def test_plans_used_least_recently_go() -> None:
     planner = Planner()
     f = CompiledModel((X,), OUTPUTS, planner, max_plans=2)
