@@ -59,9 +59,10 @@ class LoopnestBackend(Backend):
     @classmethod
     def is_compatible(cls, model: onnx.ModelProto, device: str = "CPU", **kwargs: Any) -> bool:
         """Whether loopnest has every operator of the model and supports the device."""
-        from .api import check
+        from .check import check
+        from .ops.registry import is_supported
 
-        return cls.supports_device(device) and not check(model).unsupported
+        return cls.supports_device(device) and check(model, supported=is_supported).ok
 
     @classmethod
     def prepare(cls, model: onnx.ModelProto, device: str = "CPU", **kwargs: Any) -> LoopnestRep:
