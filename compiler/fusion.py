@@ -1,0 +1,155 @@
+"""Cutting a graph into groups: an anchor, the pointwise nodes that follow it, and the element-by-element nodes that feed it.
+
+    Conv -> Add(residual) -> Relu             =>   one group, anchor Conv, epilogue Add, Relu
+    Mul -> Tanh -> Cast                       =>   one group, anchor Cast, prologue Mul, Tanh
+    Transpose -> Add -> Softmax               =>   one group where Softmax reads each element about once, else two
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from ..ir.graph import Graph, Node, TensorType
+from .group import Group
+from .ops.registry import OpDef, lookup
+
+MAX_NODES = 24
+"""Nodes in a group: compile time and register pressure grow with it."""
+
+
+def fuse(graph: Graph, *, enabled: Mapping[str, bool] | None = None) -> list[Group]:
+    """The groups of ``graph`` in an order in which they can run. ``enabled`` switches fusion off by node name."""
+    return _Fusion(graph, enabled or {}).run()
+
+
+@dataclass
+class _Fusion:
+    graph: Graph
+    enabled: Mapping[str, bool]
+    taken: set[str] = field(default_factory=set)
+
+    def run(self) -> list[Group]:
+        graph = self.graph
+        self.users = graph.users()
+        self.outputs = set(graph.outputs)
+        self.producers = graph.producers()
+        self.position = {node.outputs[0]: i for i, node in enumerate(graph.nodes)}
+        members: list[tuple[list[Node], Node]] = []
+        for node in graph.nodes:
+            if self._has(node) or definition_of(node).kind not in ("reduction", "nest"):
+                continue
+            group = [node]
+            self._take(node)
+            if definition_of(node).epilogue:
+                self._epilogue(group)
+            if definition_of(node).prologue:
+                group = self._prologue(group, node) + group
+            members.append((group, node))
+        for node in reversed(graph.nodes):
+            if self._has(node):
+                continue
+            self._take(node)
+            prologue = self._prologue([node], node) if definition_of(node).kind != "view" else []
+            members.append(([*prologue, node], node))
+        groups = [self._group(nodes, anchor) for nodes, anchor in members]
+        return self._ordered(groups)
+
+    def _has(self, node: Node) -> bool:
+        return node.outputs[0] in self.taken
+
+    def _take(self, node: Node) -> None:
+        self.taken.add(node.outputs[0])
+
+    def _allowed(self, node: Node) -> bool:
+        return self.enabled.get(node.name, True)
+
+    def _single_use(self, name: str) -> Node | None:
+        users = self.users.get(name, [])
+        if name in self.outputs or len(users) != 1 or users[0].inputs.count(name) != 1 and users[0].op not in ("Mul",):
+            return None
+        return users[0]
+
+    def _epilogue(self, group: list[Node]) -> None:
+        """Appends the pointwise nodes that follow one after the other, as long as each makes the anchor's shape."""
+        shape = self._shape(group[0].outputs[0])
+        anchor_at = self.position[group[0].outputs[0]]
+        if any(o for o in group[0].outputs[1:]):
+            return
+        while len(group) < MAX_NODES:
+            user = self._single_use(group[-1].outputs[0])
+            if user is None or self._has(user) or not self._allowed(user) or not self._allowed(group[0]):
+                return
+            if definition_of(user).kind != "pointwise" or self._shape(user.outputs[0]) != shape or len(user.outputs) != 1:
+                return
+            group.append(user)
+            self._take(user)
+        del anchor_at
+
+    def _prologue(self, group: list[Node], anchor: Node) -> list[Node]:
+        """The pointwise and injective nodes that only feed this group, in topological order."""
+        found: list[Node] = []
+        pending = [name for node in group for name in node.inputs if name] if definition_of(anchor).kind in (
+            "pointwise", "injective"
+        ) else [name for name in anchor.inputs if name]  # fmt: skip
+        inside = {id(node) for node in group}
+        while pending and len(found) + len(group) < MAX_NODES:
+            name = pending.pop()
+            producer = self.producers.get(name)
+            if producer is None or self._has(producer) or not self._allowed(producer) or not self._allowed(anchor):
+                continue
+            if definition_of(producer).kind not in ("pointwise", "injective") or name in self.outputs:
+                continue
+            if len(producer.outputs) != 1 or any(id(user) not in inside for user in self.users.get(name, [])):
+                continue
+            if len(self.users[name]) > 1 or self.users[name][0].inputs.count(name) > 1 and definition_of(anchor).kind != "pointwise":
+                continue
+            found.append(producer)
+            inside.add(id(producer))
+            self._take(producer)
+            pending.extend(n for n in producer.inputs if n)
+        return sorted(found, key=lambda node: self.position[node.outputs[0]])
+
+    def _shape(self, name: str) -> tuple[int, ...]:
+        kind = self.graph.types[name]
+        assert isinstance(kind, TensorType) and kind.static_shape is not None
+        return kind.static_shape
+
+    def _group(self, nodes: list[Node], anchor: Node) -> Group:
+        made = {o for node in nodes for o in node.outputs if o}
+        inputs = dict.fromkeys(n for node in nodes for n in node.inputs if n and n not in made)
+        inside = {id(node) for node in nodes}
+        outputs = [
+            o
+            for node in nodes
+            for o in node.outputs
+            if o and (o in self.outputs or any(id(u) not in inside for u in self.users.get(o, [])))
+        ]
+        if not outputs:
+            outputs = [nodes[-1].outputs[0]]
+        return Group(tuple(nodes), anchor, tuple(inputs), tuple(outputs))
+
+    def _ordered(self, groups: list[Group]) -> list[Group]:
+        """Topological order of the groups (a group runs when its last input is there)."""
+        maker = {o: i for i, group in enumerate(groups) for node in group.nodes for o in node.outputs if o}
+        ordered: list[Group] = []
+        state = [0] * len(groups)
+        roots = sorted(range(len(groups)), key=lambda i: max(self.position[n.outputs[0]] for n in groups[i].nodes))
+        for root in roots:
+            stack = [(root, False)]
+            while stack:
+                i, done = stack.pop()
+                if done:
+                    state[i] = 2
+                    ordered.append(groups[i])
+                elif state[i] == 0:
+                    state[i] = 1
+                    stack.append((i, True))
+                    stack.extend((maker[n], False) for n in groups[i].inputs if n in maker and state[maker[n]] == 0)
+        return ordered
+
+
+def definition_of(node: Node) -> OpDef:
+    definition = lookup(node.domain, node.op)
+    assert definition is not None, node
+    return definition

@@ -1,0 +1,235 @@
+"""From a fused group to a loop nest: operator definitions joined, prologue and epilogue inlined, loops laid over the output.
+
+    group Add+Relu  ->  for i in vector(n): y[i] = relu(a[i] + b[i])
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ..ir import dtypes
+from ..ir import loops as ir
+from ..ir.errors import VerificationError
+from ..ir.graph import Node, TensorType
+from .group import Group
+from .ops.builder import Builder
+from .ops.context import Op, Operand, Result
+from .ops.registry import OpDef, lookup
+from .schedule.pointwise import lower_pointwise
+from .schedule.reduction import lower_reduction
+from .schedule.spatial import spatial_loops
+from .tensor import Extents, Tensor
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """A group's nest and what its buffer arguments are: value names, or sizes in bytes of scratch memory."""
+
+    nest: ir.LoopNest
+    arguments: tuple[str | int, ...]
+
+
+@dataclass
+class Lowering:
+    """Lowers one group. ``tensors`` describes every value the group touches, ``constants`` holds those that are known."""
+
+    group: Group
+    tensors: Mapping[str, Tensor]
+    constants: Mapping[str, np.ndarray]
+    builder: Builder = field(default_factory=Builder)
+    extents: Extents = field(default_factory=Extents)
+    buffers: dict[str, ir.Buffer] = field(default_factory=dict)
+    inner: dict[str, Node] = field(default_factory=dict)
+
+    def lower(self) -> Lowered:
+        for name in self.group.outputs:
+            self.buffers[name] = self._buffer(name, "output")
+        for node in self.group.nodes:
+            self.inner.update((o, node) for o in node.outputs if o)
+        definition = _definition(self.group.anchor)
+        if definition.kind in ("pointwise", "injective"):
+            self._elementwise(definition)
+        elif definition.kind == "reduction":
+            op = self.op(self.group.anchor)
+            lower_reduction(self, op, lambda *index: definition.define(op, index))
+        else:
+            definition.define(self.op(self.group.anchor), self.builder)
+        return self._finish()
+
+    def _finish(self) -> Lowered:
+        outputs = [self.buffers[name] for name in self.group.outputs]
+        inputs = [self.buffers[name] for name in self.group.inputs if name in self.buffers]
+        scratches = self.builder.scratches
+        arguments: list[str | int] = [*(n for n in self.group.inputs if n in self.buffers), *self.group.outputs]
+        for buffer in scratches:
+            count = 1
+            for extent in buffer.shape:
+                count *= ir.hint(extent)
+            arguments.append(count * buffer.dtype.itemsize)
+        nest = ir.LoopNest(
+            self.group.title, (*inputs, *outputs, *scratches), tuple(self.builder.body), tuple(self.builder.errors)
+        )
+        return Lowered(nest, tuple(arguments))
+
+    # --- elements --------------------------------------------------------------------------------------------------------------
+
+    def _buffer(self, name: str, scope: ir.Scope) -> ir.Buffer:
+        tensor = self.tensors[name]
+        shape = self.extents.shape(tensor)
+        return ir.Buffer(_short(name, scope, len(self.buffers)), tensor.dtype, shape, ir.contiguous(shape), scope)
+
+    def buffer(self, name: str) -> ir.Buffer:
+        """The argument that holds an external value."""
+        found = self.buffers.get(name)
+        if found is None:
+            found = self.buffers[name] = self._buffer(name, "input")
+        return found
+
+    def logical(self, tensor: Tensor) -> tuple[ir.Expr, ...]:
+        return tuple(self.extents(e) for e in tensor.shape)
+
+    def read(self, name: str, index: tuple[ir.Expr, ...]) -> ir.Expr:
+        """The element of a value, computed where a node of the group makes it, loaded otherwise."""
+        if name in self.inner and name not in self.buffers:
+            return self.element(self.inner[name], index)
+        scalar = self.scalar(name)
+        if scalar is not None:
+            return scalar
+        tensor = self.tensors[name]
+        load = ir.Load(self.buffer(name), tensor.locate(index))
+        return load
+
+    def scalar(self, name: str) -> ir.Expr | None:
+        """A constant of one element becomes part of the code."""
+        array = self.constants.get(name)
+        if array is None or array.size != 1 or name not in self.tensors or not self.tensors[name].dtype.is_numeric:
+            return None
+        dtype = self.tensors[name].dtype
+        if dtype.kind == "complex" or (dtype.is_integer and dtype.bits < 8):
+            return None
+        value = array.reshape(-1)[0]
+        if dtype.is_float:
+            return ir.Const(float(value), dtypes.float64 if dtype is dtypes.float64 else dtypes.float32)
+        return ir.Const(bool(value) if dtype.kind == "bool" else int(value), dtype)
+
+    def element(self, node: Node, index: tuple[ir.Expr, ...]) -> ir.Expr:
+        """The element of a pointwise or injective node's output."""
+        op, definition = self.op(node), _definition(node)
+        if definition.kind == "injective":
+            value = definition.define(op, index)
+        else:
+            values = [self._aligned(operand, index) if operand is not None else None for operand in op.operands]
+            value = definition.define(op, *values)
+        return ir.cast(value, op.out_dtype())
+
+    def apply(self, node: Node, value: Callable[[str], ir.Expr]) -> ir.Expr:
+        """A pointwise node's result from the values of its inputs, by name."""
+        op = self.op(node)
+        values = [None if o is None else ir.cast(value(o.name), o.dtype) for o in op.operands]
+        return ir.cast(_definition(node).define(op, *values), op.out_dtype())
+
+    def _aligned(self, operand: Operand, index: tuple[ir.Expr, ...]) -> ir.Expr:
+        """The element of a broadcast operand at an index of the result."""
+        own = index[len(index) - operand.rank :]
+        return operand(*(ir.ZERO if size == 1 else i for i, size in zip(own, operand.sizes, strict=True)))
+
+    def op(self, node: Node) -> Op:
+        """The node with its operands and results."""
+        tensors = [self.tensors[name] if name else None for name in node.inputs]
+        types = tuple(None if t is None else TensorType(t.dtype, t.shape) for t in tensors)
+        values = tuple(self.constants.get(name) if name else None for name in node.inputs)
+        outputs = [self.tensors.get(name) for name in node.outputs]
+        output_types = tuple(TensorType(t.dtype, t.shape) if t else TensorType(dtypes.float32, ()) for t in outputs)
+        results = tuple(self._result(node, i, t) if t else None for i, t in enumerate(outputs))
+        return Op(
+            node,
+            types,
+            values,
+            tuple(None if t is None else self._operand(t) for t in tensors),
+            results,
+            output_types,
+            tuple(self.logical(t) if t else () for t in outputs),
+        )
+
+    def _operand(self, tensor: Tensor) -> Operand:
+        name = tensor.name
+        external = name not in self.inner and self.scalar(name) is None and not tensor.layout.block
+        return Operand(
+            name,
+            tensor.dtype,
+            self.logical(tensor),
+            tensor.shape,
+            lambda index: self.read(name, index),
+            self.buffer(name) if external and self.needs_buffers else None,
+        )
+
+    @property
+    def needs_buffers(self) -> bool:
+        """Explicit nests may look at an input's memory; for other kinds an input that is not read is no argument."""
+        return _definition(self.group.anchor).kind == "nest"
+
+    def _result(self, node: Node, i: int, tensor: Tensor) -> Result | None:
+        if node is not self.group.anchor:
+            return None
+        fused = bool(self.group.epilogue) and i == 0
+        known = None if fused or tensor.layout.block else self.buffers.get(tensor.name)
+
+        def write(index: tuple[ir.Expr, ...], value: ir.Expr) -> None:
+            self.write(tensor.name, index, value)
+
+        return Result(tensor.name, tensor.dtype, self.logical(tensor), tensor.shape, write, known, self.builder)
+
+    def write(self, name: str, index: tuple[ir.Expr, ...], value: ir.Expr) -> None:
+        """Stores an element of the anchor's output, and of everything that the epilogue computes from it."""
+        made = {name: value}
+        self._store(name, index, value)
+        for node in self.group.epilogue if name == self.group.anchor.outputs[0] else ():
+            op = self.op(node)
+            values = [self._epilogue_operand(operand, index, made) for operand in op.operands]
+            value = made[node.outputs[0]] = ir.cast(_definition(node).define(op, *values), op.out_dtype())
+            self._store(node.outputs[0], index, value)
+
+    def _epilogue_operand(self, operand: Operand | None, index: tuple[ir.Expr, ...], made: dict[str, ir.Expr]) -> ir.Expr | None:
+        if operand is None:
+            return None
+        if operand.name in made:
+            return made[operand.name]
+        return self._aligned(operand, index)
+
+    def _store(self, name: str, index: tuple[ir.Expr, ...], value: ir.Expr) -> None:
+        if name in self.group.outputs:
+            tensor, buffer = self.tensors[name], self.buffers[name]
+            self.builder.emit(ir.Store(buffer, tensor.locate(index), ir.cast(value, tensor.dtype)))
+
+    # --- loops -----------------------------------------------------------------------------------------------------------------
+
+    def _elementwise(self, definition: OpDef) -> None:
+        """Loops over the output; on flat memory where every node is pointwise."""
+        root = self.group.anchor.outputs[0]
+        if all(_definition(node).kind == "pointwise" for node in self.group.nodes) and lower_pointwise(self, root):
+            return
+        tensor = self.tensors[root]
+        spatial_loops(self.builder, self.extents.shape(tensor), lambda place: self._at_place(tensor, place))
+
+    def _at_place(self, tensor: Tensor, place: Sequence[ir.Expr]) -> None:
+        """One element of the anchor's output, given where it lies in memory."""
+        index = tuple(place)
+        if tensor.layout.block:
+            n, c, *rest, lane = place
+            index = (n, c * tensor.layout.block + lane, *rest)
+        self.write(tensor.name, index, self.element(self.group.anchor, index))
+
+
+def _definition(node: Node) -> OpDef:
+    definition = lookup(node.domain, node.op)
+    if definition is None:
+        raise VerificationError(f"{node} reached lowering without a definition")
+    return definition
+
+
+def _short(name: str, scope: str, number: int) -> str:
+    """A readable, unique buffer name; the value's own name can be long and hold any character."""
+    return f"{'y' if scope == 'output' else 'x'}{number}"

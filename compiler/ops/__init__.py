@@ -1,0 +1,1 @@
+"""Operator definitions, one family a file; see ``registry``."""

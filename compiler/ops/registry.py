@@ -1,0 +1,109 @@
+"""The operator registry: what each ONNX operator computes, as one definition in loop IR, and what shape its outputs have.
+
+A definition is one of five kinds; how loops are ordered, tiled, fused and vectorized is decided elsewhere, from the definition:
+
+``pointwise``   one output; an element from the elements of the (broadcast) inputs at the same place: ``f(op, x, y) -> Expr``
+``injective``   one or more outputs; the element at an output index from elements at computed indices: ``f(op, index) -> Expr``
+``reduction``   one output; the element at an output index as a reduction over axes of its own: ``f(op, index) -> Reduce``
+``nest``        anything else, as explicit loops: ``f(op, b)`` with a ``Builder``, reading ``op.input(i)`` and storing to ``op.output(i)``
+``view``        the output is the input's memory under another shape (Reshape and its family)
+``host``        strings, sequences, optionals, image files: NumPy on the host, reported as such
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
+
+from ...ir.graph import Type
+
+Kind = Literal["pointwise", "injective", "reduction", "nest", "view", "host"]
+Infer = Callable[[Any], "Type | list[Type]"]
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True)
+class OpDef:
+    """One operator. ``infer`` gives the output types from an ``InferContext``; ``values`` are the numbers of the inputs whose value, not only
+    shape, must be known to plan (a Reshape's shape); ``prologue`` says that each input element is read about once, so that what makes it may be
+    computed on the way in; ``epilogue`` that each element of output 0 is stored once, so that what follows may be computed on the way out."""
+
+    op: str
+    domain: str
+    kind: Kind
+    define: Callable[..., Any]
+    infer: Infer
+    values: tuple[int, ...] = ()
+    prologue: bool = False
+    epilogue: bool = False
+
+
+_OPS: dict[tuple[str, str], OpDef] = {}
+
+
+def lookup(domain: str, op: str) -> OpDef | None:
+    """The definition of an operator, or None; the standard domain is ``""``."""
+    _load_all()
+    return _OPS.get(("" if domain == "ai.onnx" else domain, op))
+
+
+def is_supported(domain: str, op: str) -> bool:
+    return lookup(domain, op) is not None
+
+
+def all_ops() -> list[OpDef]:
+    _load_all()
+    return list(_OPS.values())
+
+
+def _register(kind: Kind, names: tuple[str, ...], infer: Infer, domain: str, **options: Any) -> Callable[[F], F]:
+    def add(define: F) -> F:
+        for name in names:
+            if (domain, name) in _OPS:
+                raise ValueError(f"operator {name} is defined twice")
+            _OPS[domain, name] = OpDef(name, domain, kind, define, infer, **options)
+        return define
+
+    return add
+
+
+def pointwise(*names: str, infer: Infer | None = None, domain: str = "") -> Callable[[F], F]:
+    """An elementwise operator with multidirectional broadcasting; by default the result has the dtype of the first input."""
+    from .infer import broadcast
+
+    return _register("pointwise", names, infer or broadcast, domain, prologue=True, epilogue=True)
+
+
+def injective(*names: str, infer: Infer, values: tuple[int, ...] = (), domain: str = "") -> Callable[[F], F]:
+    return _register("injective", names, infer, domain, values=values, prologue=True, epilogue=True)
+
+
+def reduction(*names: str, infer: Infer, values: tuple[int, ...] = (), domain: str = "", prologue: bool = False) -> Callable[[F], F]:
+    return _register("reduction", names, infer, domain, values=values, prologue=prologue, epilogue=True)
+
+
+def nest(
+    *names: str, infer: Infer, values: tuple[int, ...] = (), domain: str = "", prologue: bool = False, epilogue: bool = False
+) -> Callable[[F], F]:
+    return _register("nest", names, infer, domain, values=values, prologue=prologue, epilogue=epilogue)
+
+
+def view(*names: str, infer: Infer, values: tuple[int, ...] = (), domain: str = "") -> Callable[[F], F]:
+    return _register("view", names, infer, domain, values=values)
+
+
+def host(*names: str, infer: Infer, domain: str = "") -> Callable[[F], F]:
+    return _register("host", names, infer, domain)
+
+
+def _load_all() -> None:
+    """Imports every module of this package that defines operators."""
+    if _OPS:
+        return
+    from importlib import import_module
+    from pkgutil import iter_modules
+
+    for module in iter_modules(__import__(__package__, fromlist=["_"]).__path__):
+        if module.name not in ("registry", "context", "builder", "infer"):
+            import_module(f"{__package__}.{module.name}")

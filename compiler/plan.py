@@ -1,0 +1,240 @@
+"""From groups to a program: nests lowered, kernels found or compiled, memory laid out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from math import prod
+
+import numpy as np
+
+from ..codegen.source import KernelSource, print_kernel
+from ..codegen.target import Target
+from ..ir.canonical import Canonical, canonicalize
+from ..ir.graph import Graph, Node, TensorType
+from ..runtime.cache import CacheKey
+from ..runtime.memory import Lifetime, plan_arena
+from ..runtime.program import ALIGNMENT, BufferSpec, Program, Step, TensorSpec
+from .config import Config
+from .fusion import definition_of, fuse
+from .group import Group
+from .kernels import kernel_key
+from .lowering import Lowered, Lowering
+from .tensor import Tensor
+
+PARALLEL_BYTES = 1 << 16
+"""A step that moves fewer bytes, and computes less than PARALLEL_FLOPS, runs on one worker: waking the others costs more."""
+PARALLEL_FLOPS = 1 << 19
+
+
+@dataclass(frozen=True)
+class PlannedStep:
+    """One kernel call before memory is laid out."""
+
+    group: Group
+    lowered: Lowered
+    canonical: Canonical
+    source: KernelSource
+    key: CacheKey
+    flops: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A program, the kernels it calls and the constants it reads, in the order of ``Program.constants``."""
+
+    program: Program
+    steps: tuple[PlannedStep, ...]
+    kernels: dict[str, tuple[CacheKey, KernelSource]]
+    constants: tuple[np.ndarray, ...]
+    groups: tuple[Group, ...]
+
+
+def make_plan(graph: Graph, target: Target, config: Config) -> Plan:
+    """The plan of a graph whose types are all concrete."""
+    return _Planner(graph, target, config).run()
+
+
+@dataclass
+class _Planner:
+    graph: Graph
+    target: Target
+    config: Config
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+    alias: dict[str, str] = field(default_factory=dict)
+    constants: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def run(self) -> Plan:
+        self.constants = dict(self.graph.constants)
+        self._export_constants()
+        for name, kind in self.graph.types.items():
+            if isinstance(kind, TensorType) and kind.static_shape is not None:
+                self.tensors[name] = Tensor(name, kind.dtype, kind.static_shape)
+        groups = fuse(self.graph)
+        steps: list[PlannedStep] = []
+        for group in groups:
+            if definition_of(group.anchor).kind == "view":
+                self.alias[group.anchor.outputs[0]] = self.resolve(group.anchor.inputs[0])
+            elif all(prod(self.tensors[name].shape) for name in group.outputs):
+                steps.append(self.step(group))
+        return self.assemble(steps, groups)
+
+    def _export_constants(self) -> None:
+        """Outputs that are inputs, constants or views of them get a kernel that copies them, since outputs are fresh memory."""
+        producers = self.graph.producers()
+        seen: set[str] = set()
+        outputs: list[str] = []
+        for name in self.graph.outputs:
+            root = name
+            while root in producers and definition_of(producers[root]).kind == "view":
+                root = producers[root].inputs[0]
+            if root in producers and root not in seen and root not in self.graph.outputs[: len(outputs)]:
+                seen.add(root)
+                outputs.append(name)
+                continue
+            copy = self.graph.fresh_name(f"{name}_copy")
+            self.graph.nodes.append(Node("Identity", (name,), (copy,), name=name))
+            self.graph.types[copy] = self.graph.types[name]
+            outputs.append(copy)
+        self.graph.outputs = tuple(outputs)
+
+    def resolve(self, name: str) -> str:
+        """The value whose memory ``name`` is."""
+        while name in self.alias:
+            name = self.alias[name]
+        return name
+
+    def step(self, group: Group) -> PlannedStep:
+        lowered = Lowering(group, self.tensors, self.constants).lower()
+        canonical = canonicalize(lowered.nest)
+        source = print_kernel(canonical)
+        moved = sum(self.tensors[n].nbytes for n in lowered.arguments if isinstance(n, str))
+        return PlannedStep(group, lowered, canonical, source, kernel_key(source, self.target), self.flops(group), moved)
+
+    def flops(self, group: Group) -> int:
+        """Two per multiply-add of the anchor, one per element of each other node."""
+        total = 0
+        for node in group.nodes:
+            elements = prod(self.tensors[node.outputs[0]].shape) if node.outputs[0] in self.tensors else 0
+            total += elements * (2 * self.depth(node) if node.op in _CONTRACTIONS else 1)
+        return total
+
+    def depth(self, node: Node) -> int:
+        """Products summed into one element."""
+        shapes = [self.tensors[name].shape for name in node.inputs[:2]]
+        if node.op == "Conv":
+            return prod(shapes[1][1:])
+        if node.op == "ConvTranspose":
+            return max(1, prod(shapes[1]) * prod(shapes[0][1:2]) // max(1, shapes[1][0] * prod(shapes[1][2:])))
+        return shapes[0][-2 if node.op == "Gemm" and node.attrs.get("transA") else -1] if shapes[0] else 1
+
+    # --- memory ----------------------------------------------------------------------------------------------------------------
+
+    def assemble(self, steps: list[PlannedStep], groups: list[Group]) -> Plan:
+        layout = _Memory(self, steps)
+        program = Program(
+            tuple(self.spec(name) for name in self.graph.inputs if name in self.tensors),
+            tuple(self.spec(name) for name in self.graph.outputs),
+            tuple(layout.specs),
+            tuple(layout.step(step) for step in steps),
+            layout.arena,
+            layout.scratch,
+            tuple(array.nbytes for array in layout.blobs),
+        )
+        kernels = {step.key.digest: (step.key, step.source) for step in steps}
+        return Plan(program, tuple(steps), kernels, tuple(layout.blobs), tuple(groups))
+
+    def spec(self, name: str) -> TensorSpec:
+        tensor = self.tensors[name]
+        return TensorSpec(name, tensor.dtype.name, tensor.shape)
+
+
+_CONTRACTIONS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
+
+
+class _Memory:
+    """Where each value lies: inputs, outputs and constants where they are, everything else in the arena, reused by lifetime."""
+
+    def __init__(self, planner: _Planner, steps: list[PlannedStep]) -> None:
+        self.planner = planner
+        self.specs: list[BufferSpec] = []
+        self.blobs: list[np.ndarray] = []
+        self.numbers: dict[str, int] = {}
+        self.scratch = 0
+        graph = planner.graph
+        for i, name in enumerate(n for n in graph.inputs if n in planner.tensors):
+            self._add(name, BufferSpec("input", i, 0, planner.tensors[name].nbytes))
+        for i, name in enumerate(graph.outputs):
+            self._add(planner.resolve(name), BufferSpec("output", i, 0, planner.tensors[name].nbytes))
+        self.arena = self._plan_arena(steps)
+
+    def _add(self, name: str, spec: BufferSpec) -> int:
+        self.numbers[name] = len(self.specs)
+        self.specs.append(spec)
+        return self.numbers[name]
+
+    def _plan_arena(self, steps: list[PlannedStep]) -> int:
+        first: dict[str, int] = {}
+        last: dict[str, int] = {}
+        for at, step in enumerate(steps):
+            for argument in step.lowered.arguments:
+                if isinstance(argument, str):
+                    name = self.planner.resolve(argument)
+                    if name in self.numbers or name in self.planner.constants:
+                        continue
+                    first.setdefault(name, at)
+                    last[name] = at
+        names = list(first)
+        lives = [Lifetime(max(1, self.planner.tensors[n].nbytes), first[n], last[n]) for n in names]
+        offsets, total = plan_arena(lives)
+        for name, offset, life in zip(names, offsets, lives, strict=True):
+            self._add(name, BufferSpec("arena", 0, offset, life.nbytes))
+        return total
+
+    def number(self, name: str) -> int:
+        """The buffer of a value; constants get theirs when they are first used."""
+        name = self.planner.resolve(name)
+        found = self.numbers.get(name)
+        if found is not None:
+            return found
+        array = np.ascontiguousarray(self.planner.constants[name])
+        blob = array.reshape(-1).view(np.uint8)
+        self.blobs.append(blob)
+        return self._add(name, BufferSpec("constant", len(self.blobs) - 1, 0, blob.nbytes))
+
+    def step(self, planned: PlannedStep) -> Step:
+        arguments: list[tuple[int, int]] = []
+        at = 0
+        for argument in planned.lowered.arguments:
+            if isinstance(argument, str):
+                arguments.append((self.number(argument), 0))
+                continue
+            nbytes = -(-max(1, argument) // ALIGNMENT) * ALIGNMENT
+            self.specs.append(BufferSpec("scratch", 0, at, nbytes))
+            arguments.append((len(self.specs) - 1, 0))
+            at += nbytes
+        self.scratch = max(self.scratch, at)
+        worthwhile = planned.bytes >= PARALLEL_BYTES or planned.flops >= PARALLEL_FLOPS
+        nest = planned.canonical.nest
+        return Step(
+            planned.key.digest,
+            tuple(arguments),
+            planned.canonical.values,
+            parallel=nest.parallel and worthwhile,
+            name=planned.group.node_names,
+            op=planned.group.title,
+            flops=planned.flops,
+            bytes=planned.bytes,
+            errors=nest.errors,
+        )
+
+
+def stages_of(plan: Plan) -> Mapping[str, str]:
+    """Groups, kernels and program as text."""
+    return {
+        "groups": "\n".join(map(str, plan.groups)),
+        "kernels": "\n\n".join(f"# {digest[:12]}\n{source.text}" for digest, (_, source) in plan.kernels.items()),
+        "program": plan.program.as_text(),
+    }
+
