@@ -70,7 +70,7 @@ class FakeApi:
 
     def stages(self, model: Path, **options: Any) -> dict[str, str]:
         self.calls.append(options)
-        return {"graph": "the graph", "nests": "the nests"}
+        return {"graph": "the graph", "fold_constants": "folded", "nests": "the nests"}
 
 
 @pytest.fixture
@@ -190,10 +190,15 @@ def test_check_ends_with_1_on_unsupported_operators(api: FakeApi, model: Path) -
 
 
 def test_inspect_prints_the_chosen_stages(api: FakeApi, model: Path) -> None:
-    assert invoke("inspect", model).output == "# graph\n\nthe graph\n\n# nests\n\nthe nests\n\n"
+    folded = "# fold_constants\n\nfolded\n\n"
+    assert invoke("inspect", model).output == f"# graph\n\nthe graph\n\n{folded}# nests\n\nthe nests\n\n"
+    assert invoke("inspect", model, "--stage", "passes").output == folded
+    assert invoke("inspect", model, "--stage", "fold_constants").output == folded
     assert invoke("inspect", model, "--stage", "nests", "--shape", "2,3").output == "# nests\n\nthe nests\n\n"
     assert api.calls[-1]["shapes"] == {"x": (2, 3)}
-    assert invoke("inspect", model, "--stage", "tokens").exit_code == 2
+    assert "no stage 'tokens'; it has graph, fold_constants, nests" in " ".join(
+        invoke("inspect", model, "--stage", "tokens").output.split()
+    )
 
 
 def test_bench_prints_one_row_an_engine(api: FakeApi, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
