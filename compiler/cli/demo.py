@@ -54,7 +54,7 @@ def command(name: str, threads: int | None, target: str, seconds: float) -> None
     model, output = light_model(name)
     with showing_progress(), stopwatch() as first:
         function = api.compile(model, target=target, threads=threads)
-        x = ramp(tuple(int(extent) for extent in function.inputs[0].shape))
+        x = ramp(function.inputs[0].extents)
         with stopwatch() as running:
             (y,) = function.run(None, {function.inputs[0].name: x})
     console.print(f"{model.name}: compiled and run once in {first():.2f} s (the first run {running():.2f} s)")
