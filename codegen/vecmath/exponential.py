@@ -141,7 +141,7 @@ def sinh(x: V) -> V:
     """sign(x) (E + E / (E + 1)) / 2, E = expm1(|x|); <= 3 ulp up to its own overflow."""
     quarter = _scaled_expm1(min_keep_nan(absolute(x), _TABLES[x.format.bits].highest + 0.5), 2)
     twice = quarter + quarter
-    return copysign(twice + twice / (twice + twice + 1.0), x)
+    return copysign(twice + quarter / (twice + 0.5), x)
 
 
 @unary

@@ -87,7 +87,7 @@ def log1p(x: V) -> V:
     return select(x.eq(inf), x, y)
 
 
-_HUGE = 2.0**30  # beyond it sqrt(x^2 +- 1) == x in both formats
+_HUGE = 2.0**60  # beyond it log1p(x) + ln 2 is asinh and acosh to the last bit; its square does not overflow
 _LN2_FULL = 0.6931471805599453
 
 
@@ -108,7 +108,8 @@ def acosh(x: V) -> V:
     huge = x > _HUGE
     t = x - 1.0
     grown = t + (t * (t + 2.0)).intrinsic("sqrt")
-    return log1p(select(huge, x, grown)) + select(huge, x.of(_LN2_FULL), x.of(0.0))
+    y = log1p(select(huge, x, grown)) + select(huge, x.of(_LN2_FULL), x.of(0.0))
+    return select(x >= 1.0, y, x.of(nan))
 
 
 @unary
