@@ -13,7 +13,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from tests.conformance import expectations
+from tests.conformance import expectations, report
 from tests.conformance.cases import all_cases
 from tests.conformance.compare import Mismatch, check_outputs
 from tests.conformance.engines import reference
@@ -132,3 +132,22 @@ def test_list_follows_a_run(tmp_path: Path) -> None:
 def test_a_case_listed_twice_is_refused() -> None:
     with pytest.raises(ValueError, match="listed twice"):
         expectations.by_case([Group("one", ("node/a",)), Group("two", ("node/a",))])
+
+
+def test_report_counts_a_run(tmp_path: Path) -> None:
+    outcomes = {
+        "node/a": Outcome("passed"),
+        "node/b": Outcome("crash", "crash: SIGSEGV"),
+        "real/c": Outcome("passed"),
+    }
+    assert report.as_text(report.summary_rows(outcomes)).splitlines() == [
+        "kind  cases  passed  unsupported  mismatch  error  crash  timeout",
+        "node  2      1       0            0         0      1      0",
+        "real  1      1       0            0         0      0      0",
+        "all   3      2       0            0         0      1      0",
+    ]
+    report.write(outcomes, [Group("a | b", ("node/b",))], tmp_path / "page.md")
+    page = (tmp_path / "page.md").read_text()
+    assert "| node | 2 | 1 | 0 | 0 | 0 | 1 | 0 |" in page
+    assert "| a \\| b | 1 |" in page
+    assert "| **loopnest** | **1** |" in page
