@@ -88,6 +88,7 @@ does an unlisted one that fails.
 
     python -m tests.conformance                        # run all, print the summary and what differs from the list
     python -m tests.conformance --filter conv -v       # cases whose id contains "conv", with the reason of each failure
+    python -m tests.conformance --op Conv              # cases whose model has the operator
     python -m tests.conformance --update               # run all, then rewrite the list and this page
     python -m tests.conformance --engine onnxruntime   # the same suite and rules through another engine
     pytest tests/conformance -n 2                      # one test a case
