@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TypeAlias
 
 import numpy as np
@@ -75,13 +76,20 @@ class Node:
     def replace(self, **changes: object) -> Node:
         return replace(self, **changes)  # type: ignore[arg-type]
 
-    def subgraphs(self) -> Iterator[Graph]:
-        """The graphs among the attributes (bodies of If, Loop, Scan)."""
+    @cached_property
+    def bodies(self) -> tuple[Graph, ...]:
+        """The graphs among the attributes (of If, Loop, Scan)."""
+        found: list[Graph] = []
         for value in self.attrs.values():
             if isinstance(value, Graph):
-                yield value
+                found.append(value)
             elif isinstance(value, tuple):
-                yield from (item for item in value if isinstance(item, Graph))
+                found += [item for item in value if isinstance(item, Graph)]
+        return tuple(found)
+
+    def subgraphs(self) -> Iterator[Graph]:
+        """The graphs among the attributes, one after the other."""
+        return iter(self.bodies)
 
     def __str__(self) -> str:
         return f"{self.op} node {self.name!r}" if self.name else f"{self.op} node that makes {self.outputs[0]!r}"
@@ -143,6 +151,6 @@ class Graph:
 
 def node_reads(node: Node) -> Iterable[str]:
     """Every value that ``node`` needs: its inputs, and what its subgraphs capture."""
-    yield from (name for name in node.inputs if name)
-    for graph in node.subgraphs():
+    yield from filter(None, node.inputs)
+    for graph in node.bodies:
         yield from graph.captures()

@@ -116,7 +116,9 @@ def _stack(items: list[Value], axis: int, body: Graph, position: int) -> np.ndar
         return np.stack(items, axis)
     found = body.types.get(body.outputs[position])
     if not isinstance(found, TensorType):
-        raise ValueError(f"the loop of {body.name!r} never runs, and the type of its output {body.outputs[position]!r} is not known")
+        raise ValueError(
+            f"the loop of {body.name!r} never runs, and the type of its output {body.outputs[position]!r} is not known"
+        )
     shape = [extent if isinstance(extent, int) else 0 for extent in found.shape or ()]
     shape.insert(axis if axis >= 0 else axis + len(shape) + 1, 0)
     return np.zeros(shape, found.dtype.numpy)
@@ -147,7 +149,9 @@ def _single_node(node: Node, inputs: Sequence[Value]) -> tuple[onnx.GraphProto, 
     outputs = tuple(f"o{position}" if name else "" for position, name in enumerate(node.outputs))
     types = {name: _type_of(value) for name, value in zip(names, inputs, strict=True) if name}
     known = {name: found for name, found in types.items() if found is not None}
-    single = Graph("node", tuple(filter(None, names)), tuple(filter(None, outputs)), [node.replace(inputs=names, outputs=outputs)])
+    single = Graph(
+        "node", tuple(filter(None, names)), tuple(filter(None, outputs)), [node.replace(inputs=names, outputs=outputs)]
+    )
     single.types = known
     opsets = {"": newest_opset(), node.domain: OTHER_DOMAINS.get(node.domain, 1) if node.domain else newest_opset()}
     return to_graph_proto(single), opsets

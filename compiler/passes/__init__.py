@@ -1,0 +1,48 @@
+"""Graph passes. ``PASSES`` is the whole list, in order; adding a rule family is a file and a line here."""
+
+from __future__ import annotations
+
+from . import activations, affine, constants, control_flow, identities, layer_norm, reshapes
+from .common_subexpressions import merge_equal
+from .dead_code import remove_dead_code
+from .pipeline import Pass, rules_pass, run_passes
+from .rewrite import Refusal, Rewrite, Rule, rule
+
+__all__ = ["PASSES", "Pass", "Refusal", "Rewrite", "Rule", "rule", "rules_pass", "run_passes"]
+
+PASSES: tuple[Pass, ...] = (
+    Pass("remove_dead_code", remove_dead_code),
+    rules_pass("inline_decided_ifs", control_flow.decided_if),
+    rules_pass(
+        "remove_identities",
+        identities.identity,
+        identities.dropout,
+        identities.cast_like,
+        identities.cast_to_same,
+        identities.cast_of_cast,
+        identities.only_one,
+        identities.sum_of_two,
+        identities.same_shape,
+        identities.transpose_in_order,
+        identities.neutral_operand,
+        identities.get_element,
+        identities.double_negation,
+    ),
+    rules_pass("fold_constants", constants.fold_shape, constants.fold_size, constants.fold_extent, constants.fold_constants),
+    Pass("merge_equal", merge_equal),
+    rules_pass("merge_reshapes", reshapes.transpose_of_transpose, reshapes.reshape_of_reshape, reshapes.softmax_over_flat),
+    rules_pass("recognize_layer_norm", layer_norm.layer_norm, layer_norm.layer_norm_bias),
+    rules_pass(
+        "recognize_activations",
+        activations.gelu,
+        activations.swish,
+        activations.hard_swish,
+        activations.hard_sigmoid,
+    ),
+    rules_pass("fold_into_batch_norm", affine.affine_into_batch_norm),
+    rules_pass("fold_batch_norm", affine.batch_norm_into_linear),
+    rules_pass("fold_scale_and_shift", affine.scale_into_linear, affine.shift_into_linear),
+    rules_pass("lower_batch_norm", affine.batch_norm_alone),
+    rules_pass("simplify_arithmetic", activations.divide_by_constant, activations.small_power),
+)
+"""What every model goes through: once on symbolic shapes, and again for each plan, when all shapes are numbers."""

@@ -1,0 +1,97 @@
+"""Layer normalization that a model spells out is recognized."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from ...ir.graph import Node
+from .rewrite import Outcome, Refusal, replace_with, rule
+from .view import View
+
+
+@rule("Mul")
+def layer_norm(view: View, node: Node) -> Outcome:
+    """(x - mean(x)) / sqrt(mean((x - mean(x)) ** 2) + eps) * g => LayerNormalization(x, g)"""
+    for normal, gain in (node.inputs, node.inputs[::-1]):
+        division = view.maker(normal, "Div")
+        scale = view.constant(gain)
+        found = _normalized(view, division) if division and scale is not None else None
+        if found is None or scale is None:
+            continue
+        data, axes, epsilon = found
+        rank, dims = view.rank(data), view.dims(data)
+        if rank is None or dims is None:
+            return Refusal("the rank is not known")
+        axis = rank - len(axes)
+        if sorted(a % rank for a in axes) != list(range(axis, rank)):
+            return Refusal("it does not go over the last axes")
+        shape = dims[axis:]
+        wanted = math.prod(extent for extent in shape if isinstance(extent, int))
+        if not all(isinstance(extent, int) for extent in shape) or scale.size != wanted or scale.shape[-len(axes) :] != shape:
+            return Refusal("the gain does not have the shape of what is normalized")
+        if not view.read_once(normal):
+            return Refusal("the normalized value is used elsewhere")
+        weights = gain if scale.shape == shape else view.new_constant(np.ascontiguousarray(scale.reshape(shape)), gain)  # type: ignore[arg-type]
+        return replace_with(node, "LayerNormalization", (data, weights), {"axis": axis - rank, "epsilon": epsilon})
+    return None
+
+
+@rule("Add")
+def layer_norm_bias(view: View, node: Node) -> Outcome:
+    """LayerNormalization(x, g) + b => LayerNormalization(x, g, b)"""
+    for normal, bias in (node.inputs, node.inputs[::-1]):
+        norm = view.maker(normal, "LayerNormalization")
+        shift = view.constant(bias)
+        if norm is None or shift is None or len(norm.inputs) > 2 or len(norm.outputs) > 1:
+            continue
+        gain = view.type(norm.inputs[1])
+        shape = view.shape(norm.inputs[1])
+        if gain is None or shape is None or shift.size != math.prod(shape) or shift.shape[-len(shape) :] != shape:
+            return Refusal("the bias does not have the shape of what is normalized")
+        if not view.read_once(normal):
+            return Refusal("the normalized value is used elsewhere")
+        weights = bias if shift.shape == shape else view.new_constant(np.ascontiguousarray(shift.reshape(shape)), bias)
+        return replace_with(node, "LayerNormalization", (*norm.inputs[:2], weights), norm.attrs)
+    return None
+
+
+def _normalized(view: View, division: Node) -> tuple[str, tuple[int, ...], float] | None:
+    """The x, axes and eps of a division that normalizes x."""
+    centered, root = view.maker(division.inputs[0], "Sub"), view.maker(division.inputs[1], "Sqrt")
+    total = view.maker(root.inputs[0], "Add") if root else None
+    if centered is None or total is None:
+        return None
+    data, mean = centered.inputs
+    for square_mean, offset in (total.inputs, total.inputs[::-1]):
+        epsilon = view.scalar(offset)
+        variance = view.maker(square_mean, "ReduceMean")
+        if epsilon is None or variance is None or not _is_square(view, variance.inputs[0], division.inputs[0]):
+            continue
+        axes = _mean_axes(view, view.maker(mean, "ReduceMean"), data)
+        if axes is not None and axes == _mean_axes(view, variance, variance.inputs[0]):
+            return data, axes, epsilon
+    return None
+
+
+def _is_square(view: View, name: str, base: str) -> bool:
+    node = view.maker(name, "Mul", "Pow")
+    if node is None:
+        return False
+    same = {base, *(n.outputs[0] for n in [_twin(view, node.inputs[0], base)] if n)}
+    if node.inputs[0] not in same:
+        return False
+    return node.inputs[1] == node.inputs[0] if node.op == "Mul" else view.scalar(node.inputs[1]) == 2.0
+
+
+def _twin(view: View, name: str, base: str) -> Node | None:
+    """The subtraction that makes ``name``, when it subtracts what ``base``'s does: some exporters do it twice."""
+    first, second = view.maker(name, "Sub"), view.maker(base, "Sub")
+    return first if first is not None and second is not None and first.inputs == second.inputs else None
+
+
+def _mean_axes(view: View, mean: Node | None, data: str) -> tuple[int, ...] | None:
+    if mean is None or mean.inputs[0] != data or len(mean.inputs) < 2 or not mean.attrs.get("keepdims", 1):
+        return None
+    return view.ints(mean.inputs[1]) or None
