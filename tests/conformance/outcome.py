@@ -12,6 +12,9 @@ from tests.conformance.cases import Case
 from tests.conformance.compare import Mismatch, check_outputs
 from tests.conformance.engines import Engine
 
+# How an UnsupportedOperatorError names what is missing: "ai.onnx Cast (opset 13, 2 x: ...)".
+_MISSING = re.compile(r"([\w.]+) (\w+) \(opset ")
+
 STATUSES = ("passed", "unsupported", "mismatch", "error", "crash", "timeout")
 
 
@@ -36,23 +39,24 @@ def run_case(case: Case, engine: Engine) -> Outcome:
         for inputs, expected in data_sets:
             check_outputs(expected, list(run(inputs)), case.rtol, case.atol)
     except Exception as error:
-        return describe(error, model)
+        return describe(error)
     return Outcome("passed")
 
 
-def describe(error: Exception, model: onnx.ModelProto) -> Outcome:
+def describe(error: Exception) -> Outcome:
+    """What an exception means for the case that raised it."""
     detail = f"{type(error).__name__}: {error}"
     if isinstance(error, Mismatch):
         return Outcome("mismatch", f"{error.what} differs", detail)
     if isinstance(error, NotImplementedError):
-        named = sorted({operator for operator in operators(model) if _names(detail, operator)})
-        what = f"operators not supported: {', '.join(named)}" if named else _first_line(detail)
+        missing = sorted({_qualified(domain, name) for domain, name in _MISSING.findall(detail)})
+        what = f"operators not supported: {', '.join(missing)}" if missing else _first_line(detail)
         return Outcome("unsupported", what, detail)
     return Outcome("error", _first_line(detail), detail)
 
 
-def _names(text: str, operator: str) -> bool:
-    return re.search(rf"\b{re.escape(operator.rpartition('.')[2])}\b", text) is not None
+def _qualified(domain: str, operator: str) -> str:
+    return operator if domain in ("", "ai.onnx") else f"{domain}.{operator}"
 
 
 def _first_line(text: str) -> str:
@@ -72,7 +76,7 @@ def operators(model: onnx.ModelProto) -> list[str]:
 
 def _graph_operators(nodes: object) -> Iterator[str]:
     for node in nodes:  # type: ignore[attr-defined]
-        yield node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}.{node.op_type}"
+        yield _qualified(node.domain, node.op_type)
         for attribute in node.attribute:
             for graph in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])):
                 yield from _graph_operators(graph.node)

@@ -18,7 +18,7 @@ from tests.conformance.cases import all_cases
 from tests.conformance.compare import Mismatch, check_outputs
 from tests.conformance.engines import reference
 from tests.conformance.expectations import Group
-from tests.conformance.outcome import Outcome, operators, run_case
+from tests.conformance.outcome import Outcome, describe, operators, run_case
 from tests.conformance.pool import run_isolated
 
 F32 = np.float32([1.0, 2.0])
@@ -91,6 +91,19 @@ def test_onnx_reference_passes(case: str) -> None:
 def test_operators_sees_into_subgraphs() -> None:
     model, _ = all_cases()["node/test_if"].load()
     assert Counter(operators(model)) == {"If": 1, "Constant": 2}
+
+
+def test_missing_operators_are_named() -> None:
+    text = (
+        "the model uses 2 operators that loopnest does not have: ai.onnx Cast (opset 13, 2 x: 'a'); x.y Foo (opset 1, 1 x: 'b')"
+    )
+    outcome = describe(NotImplementedError(text))
+    assert (outcome.status, outcome.reason) == ("unsupported", "operators not supported: Cast, x.y.Foo")
+
+
+def test_failures_alike_have_one_reason() -> None:
+    outcomes = [describe(ValueError(f"node 'n{i}' has rank {i}\nmore")) for i in range(2)]
+    assert {outcome.reason for outcome in outcomes} == {"ValueError: node '...' has rank N"}
 
 
 def _behave(task: str) -> Outcome:
