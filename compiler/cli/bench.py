@@ -130,7 +130,7 @@ def _table(timings: list[Timing], flops: int, threads: int, title: str) -> Table
 
     peak = peak_gflops() * threads
     table = Table(
-        title=f"{title}, {threads} thread{'s' * (threads > 1)}, {flops / 1e9:.2f} GFLOP, measured peak {peak:.0f} GFLOP/s"
+        title=f"{title}, {threads} thread{'s' * (threads > 1)}, {flops / 1e6:,.4g} MFLOP, measured peak {peak:.0f} GFLOP/s"
     )
     for column in ("engine", "median ms", "min ms", "loopnest / engine", "GFLOP/s", "of peak", "calls"):
         table.add_column(column, justify="left" if column == "engine" else "right")

@@ -14,8 +14,9 @@ from .options import model_argument
 @model_argument
 def command(model: Path) -> None:
     """Report the operators of MODEL. Ends with status 1 if there are unsupported ones."""
-    from .. import api
+    from ..check import check
+    from ..ops.registry import is_supported
 
-    report = api.check(model)
-    click.echo(report.as_text())
-    sys.exit(1 if report.unsupported else 0)
+    report = check(model, supported=is_supported)
+    click.echo(report.as_text(), nl=False)
+    sys.exit(0 if report.ok else 1)
