@@ -445,7 +445,7 @@ class Emitter:
             return self.builder.alloca(type_, name=name)
 
     def address(self, buffer: ir.Buffer, offset: ll.Value) -> ll.Value:
-        return self.builder.gep(self.buffers[buffer], [offset], source_etype=arith.memory_type(buffer.dtype))
+        return self.builder.gep(self.buffers[buffer.root], [offset], source_etype=arith.memory_type(buffer.dtype))
 
     def register(self, buffer: ir.Buffer, index: tuple[ir.Expr, ...]) -> tuple[ll.Value, bool]:
         """The cell of a register buffer's element, or of a whole vector of its last axis, and whether it is a vector."""

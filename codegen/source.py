@@ -159,6 +159,7 @@ class _Printer:
     # --- expressions -----------------------------------------------------------------------------------------------------------
 
     def name(self, thing: ir.Buffer | ir.Var | ir.Param) -> str:
+        thing = thing.root if isinstance(thing, ir.Buffer) else thing
         known = self.known.get(thing)
         if known is None:
             known = self.known[thing] = self.names(_identifier(thing.name))
@@ -233,11 +234,11 @@ def free_names(tile: ir.Tile, nest: ir.LoopNest) -> tuple[tuple[ir.Buffer, ...],
         if isinstance(stmt, ir.For | ir.Let | ir.Declare):
             bound.add(stmt.var)
         if isinstance(stmt, ir.Store):
-            used_buffers.add(stmt.buffer)
+            used_buffers.add(stmt.buffer.root)
         for e in ir.expressions(stmt):
             for x in ir.walk(e):
                 if isinstance(x, ir.Load):
-                    used_buffers.add(x.buffer)
+                    used_buffers.add(x.buffer.root)
                 elif isinstance(x, ir.Var):
                     free[x] = None
     return tuple(b for b in nest.buffers if b in used_buffers), tuple(v for v in free if v not in bound)

@@ -41,7 +41,8 @@ class _Rewriter:
         known = self.buffers.get(b)
         if known is None:
             shape, strides = tuple(map(self.expr, b.shape)), tuple(map(self.expr, b.strides))
-            known = self.buffers[b] = replace(b, shape=shape, strides=strides)
+            base = None if b.base is None else self.buffer(b.base)
+            known = self.buffers[b] = replace(b, shape=shape, strides=strides, base=base)
         return known
 
     def expr(self, e: ir.Expr) -> ir.Expr:

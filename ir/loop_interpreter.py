@@ -347,8 +347,18 @@ class _Machine:
 
     def live(self, buffer: ir.Buffer) -> Memory:
         memory = self.memory.get(buffer)
+        if memory is None and buffer.base is not None:
+            return self.seen_as(buffer)
         if memory is None:
             raise self.error(f"{buffer.scope} buffer {buffer.name!r} is used, but it is no argument and was not allocated")
+        return memory
+
+    def seen_as(self, buffer: ir.Buffer) -> Memory:
+        """The memory of a buffer's base, with the buffer's own shape."""
+        memory, base = self.place(buffer), self.live(buffer.root)
+        memory.data, memory.written, memory.writers = base.data, base.written, base.writers
+        if base.buffer.scope != "scratch":
+            self.memory[buffer] = memory
         return memory
 
     def load(self, buffer: ir.Buffer, index: list[Evaluate]) -> Evaluate:

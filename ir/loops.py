@@ -212,13 +212,24 @@ class Bitcast(Expr):
 
 @dataclass(frozen=True, eq=False)
 class Buffer:
-    """Memory with a shape and strides in elements. ``register`` buffers live inside one tile and are indexed by constants after unrolling."""
+    """Memory with a shape and strides in elements. ``register`` buffers live inside one tile and are indexed by constants after unrolling.
+    With a ``base``, it is that buffer's memory seen with another shape."""
 
     name: str
     dtype: DType
     shape: tuple[Expr, ...]
     strides: tuple[Expr, ...]
     scope: Scope
+    base: Buffer | None = None
+
+    @property
+    def root(self) -> Buffer:
+        """The buffer that owns the memory."""
+        return self if self.base is None else self.base.root
+
+    def view(self, shape: tuple[Expr, ...]) -> Buffer:
+        """The same memory, contiguous, with another shape."""
+        return replace(self, shape=shape, strides=contiguous(shape), base=self)
 
     def __call__(self, *index: Operand) -> Load:
         return Load(self, tuple(wrap(i, INDEX) for i in index))

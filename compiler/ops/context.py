@@ -34,6 +34,8 @@ class Operand:
     sizes: tuple[int, ...]
     read: Reader
     buffer: ir.Buffer | None = None
+    margins: tuple[tuple[int, int], ...] = ()
+    """Zeros in memory before and after each axis."""
 
     @property
     def dtype(self) -> DType:
@@ -47,6 +49,17 @@ class Operand:
         assert len(index) == self.rank, f"{self.name} has rank {self.rank}, indexed with {len(index)}"
         return ir.cast(self.read(tuple(ir.index(i) for i in index)), self.dtype)
 
+    def padded(self, index: Sequence[ir.Operand], before: Sequence[int], after: Sequence[int]) -> ir.Expr:
+        """The element at an index that may lie up to ``before``/``after`` elements outside of each axis: zero there."""
+        place = tuple(ir.index(i) for i in index)
+        inside: ir.Expr = ir.TRUE
+        for i, extent, (low, high), p, q in zip(place, self.shape, self.margins, before, after, strict=True):
+            if p > low:
+                inside = ir.all_of(inside, i >= 0)
+            if q > high:
+                inside = ir.all_of(inside, i < extent)
+        return ir.guarded(inside, self(*place), 0)
+
     def raw(self, *index: ir.Operand) -> ir.Expr:
         """The element as stored: a float16 stays one. For operators that only move data."""
         return self.read(tuple(ir.index(i) for i in index))
@@ -55,7 +68,7 @@ class Operand:
         """The same memory seen with another shape; only for inputs of operators without ``prologue``, in plain layout."""
         assert self.buffer is not None, f"{self.name} is computed on the way in and cannot be reshaped"
         shape = tuple(ir.index(e) for e in extents)
-        buffer = replace(self.buffer, shape=shape, strides=ir.contiguous(shape))
+        buffer = self.buffer.view(shape)
         return replace(self, shape=shape, sizes=tuple(map(ir.hint, shape)), buffer=buffer, read=lambda i: ir.Load(buffer, i))
 
 
@@ -92,7 +105,7 @@ class Result:
         """The same memory seen with another shape; only for outputs of operators without ``epilogue``."""
         assert self.buffer is not None and self.builder is not None, f"{self.name} has something fused after it"
         shape, b = tuple(ir.index(e) for e in extents), self.builder
-        buffer = replace(self.buffer, shape=shape, strides=ir.contiguous(shape))
+        buffer = self.buffer.view(shape)
         return replace(
             self,
             shape=shape,
