@@ -253,7 +253,7 @@ class Emitter:
     def straight_vectors(self, loop: ir.For, extent: int, count: int) -> None:
         for start in range(0, extent, count):
             lane = ir.Var(loop.var.name, extent=ir.Const(count))
-            shifted = ir.For(lane, lane.extent or ir.ZERO, _at(loop, ir.add(lane, ir.Const(start))), "vector")
+            shifted = ir.For(lane, ir.Const(count), _at(loop, ir.add(lane, ir.Const(start))), "vector")
             left = extent - start
             if left >= count:
                 self.vector_body(shifted, I64(0), count, None, {})

@@ -6,11 +6,13 @@ reads, what Numba compiles (with the tile functions replaced by LLVM emitted fro
 
 from __future__ import annotations
 
+import keyword
 from dataclasses import dataclass, field
 
 from ..ir import dtypes
 from ..ir import loops as ir
 from ..ir.canonical import Canonical
+from .vecmath import BINARY, UNARY
 
 _INFIX = {
     "add": "+", "sub": "-", "mul": "*", "floordiv": "//", "mod": "%", "eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">=",
@@ -205,7 +207,13 @@ class _Printer:
                 raise TypeError(type(e).__name__)
 
 
-_RESERVED = ("vector", "unroll", "range", "registers", "select", "minimum", "maximum", "divide", "in", "is", "if", "or", "and", "not", "lambda")
+_RESERVED = (
+    *("tile", "vector", "unroll", "range", "registers", "select", "minimum", "maximum", "divide", "rem", "shl", "shr", "neg", "logical_not"),
+    *(dtype.name for dtype in dtypes.ALL),
+    *UNARY,
+    *BINARY,
+    *keyword.kwlist,
+)  # fmt: skip
 
 
 def _strength(op: str) -> int:

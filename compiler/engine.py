@@ -12,6 +12,7 @@ from ..runtime.executor import Executable
 from .config import Config
 from .dump import Dump
 from .kernels import Kernels
+from .packing import PackedConstants
 from .passes import PASSES, run_passes
 from .plan import Plan, stages_of
 
@@ -27,6 +28,7 @@ class Engine:
     kernels: Kernels
     dump: Dump
     workspaces: Workspaces = field(default_factory=Workspaces)
+    packs: PackedConstants = field(default_factory=PackedConstants)
     subgraphs: dict[int, StagedGraph] = field(default_factory=dict)
 
     def optimize(self, graph: Graph) -> Graph:

@@ -5,19 +5,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from math import prod
 
 import numpy as np
 
+from ..codegen.target import Target
 from ..ir import dtypes
 from ..ir import loops as ir
 from ..ir.errors import VerificationError
 from ..ir.graph import Node, TensorType
+from .config import NodeOptions
 from .group import Group
 from .ops.builder import Builder
-from .ops.context import Op, Operand, Result
+from .ops.context import Op, Operand, Reduce, Result
 from .ops.registry import OpDef, lookup
+from .packing import PackedConstants
+from .schedule.contraction import lower_contraction
 from .schedule.pointwise import lower_pointwise
 from .schedule.reduction import lower_reduction
 from .schedule.spatial import spatial_loops
@@ -37,8 +43,11 @@ class Lowering:
     """Lowers one group. ``tensors`` describes every value the group touches, ``constants`` holds those that are known."""
 
     group: Group
-    tensors: Mapping[str, Tensor]
-    constants: Mapping[str, np.ndarray]
+    tensors: dict[str, Tensor]
+    constants: dict[str, np.ndarray]
+    target: Target
+    options: NodeOptions
+    packs: PackedConstants
     builder: Builder = field(default_factory=Builder)
     extents: Extents = field(default_factory=Extents)
     buffers: dict[str, ir.Buffer] = field(default_factory=dict)
@@ -54,31 +63,29 @@ class Lowering:
             self._elementwise(definition)
         elif definition.kind == "reduction":
             op = self.op(self.group.anchor)
-            lower_reduction(self, op, lambda *index: definition.define(op, index))
+            define = partial(_define, definition, op)
+            if not lower_contraction(self, op, define):
+                lower_reduction(self, op, define)
         else:
             definition.define(self.op(self.group.anchor), self.builder)
         return self._finish()
 
     def _finish(self) -> Lowered:
-        outputs = [self.buffers[name] for name in self.group.outputs]
-        inputs = [self.buffers[name] for name in self.group.inputs if name in self.buffers]
-        scratches = self.builder.scratches
-        arguments: list[str | int] = [*(n for n in self.group.inputs if n in self.buffers), *self.group.outputs]
-        for buffer in scratches:
-            count = 1
-            for extent in buffer.shape:
-                count *= ir.hint(extent)
-            arguments.append(count * buffer.dtype.itemsize)
-        nest = ir.LoopNest(
-            self.group.title, (*inputs, *outputs, *scratches), tuple(self.builder.body), tuple(self.builder.errors)
-        )
-        return Lowered(nest, tuple(arguments))
+        body = tuple(self.builder.body)
+        used = _buffers_of(body)
+        inputs = {n: b for n, b in self.buffers.items() if b.scope == "input" and b in used}
+        outputs = {n: self.buffers[n] for n in self.group.outputs}
+        scratches = [b for b in self.builder.scratches if b in used]
+        sizes = [prod(map(ir.hint, b.shape)) * b.dtype.itemsize for b in scratches]
+        buffers = (*inputs.values(), *outputs.values(), *scratches)
+        nest = ir.LoopNest(self.group.title, buffers, body, tuple(self.builder.errors))
+        return Lowered(nest, (*inputs, *outputs, *sizes))
 
     # --- elements --------------------------------------------------------------------------------------------------------------
 
     def _buffer(self, name: str, scope: ir.Scope) -> ir.Buffer:
         tensor = self.tensors[name]
-        shape = self.extents.shape(tensor)
+        shape = tuple(map(ir.Const, tensor.physical)) if name in self.constants else self.extents.shape(tensor)
         return ir.Buffer(_short(name, scope, len(self.buffers)), tensor.dtype, shape, ir.contiguous(shape), scope)
 
     def buffer(self, name: str) -> ir.Buffer:
@@ -89,7 +96,20 @@ class Lowering:
         return found
 
     def logical(self, tensor: Tensor) -> tuple[ir.Expr, ...]:
-        return tuple(self.extents(e) for e in tensor.shape)
+        """The extents: constants for weights, which the code is made for, parameters for data."""
+        return tuple(map(ir.Const if tensor.name in self.constants else self.extents, tensor.shape))
+
+    def packed(self, name: str, load: ir.Load, order: Sequence[ir.Var]) -> ir.Buffer:
+        """The argument that holds constant ``name`` laid out in the order of the variables ``order``, as ``load`` reads it."""
+        array, text = self.packs.get(name, self.constants[name], load.index, order)
+        title = f"{name} packed {text}"
+        if title not in self.buffers:
+            dtype = self.tensors[name].dtype
+            self.constants[title] = array
+            self.tensors[title] = Tensor(title, dtype, array.shape)
+            shape = tuple(map(ir.Const, array.shape))
+            self.buffers[title] = ir.Buffer(f"w{len(self.buffers)}", dtype, shape, ir.contiguous(shape), "input")
+        return self.buffers[title]
 
     def read(self, name: str, index: tuple[ir.Expr, ...]) -> ir.Expr:
         """The element of a value, computed where a node of the group makes it, loaded otherwise."""
@@ -164,6 +184,7 @@ class Lowering:
             tensor.shape,
             lambda index: self.read(name, index),
             self.buffer(name) if external and self.needs_buffers else None,
+            tensor.margins,
         )
 
     @property
@@ -221,6 +242,20 @@ class Lowering:
             n, c, *rest, lane = place
             index = (n, c * tensor.layout.block + lane, *rest)
         self.write(tensor.name, index, self.element(self.group.anchor, index))
+
+
+def _define(definition: OpDef, op: Op, *index: ir.Expr) -> Reduce:
+    return definition.define(op, index)
+
+
+def _buffers_of(body: ir.Body) -> set[ir.Buffer]:
+    """Every buffer that a body loads from or stores to."""
+    found: set[ir.Buffer] = set()
+    for stmt in ir.statements(body):
+        if isinstance(stmt, ir.Store):
+            found.add(stmt.buffer)
+        found.update(e.buffer for top in ir.expressions(stmt) for e in ir.walk(top) if isinstance(e, ir.Load))
+    return found
 
 
 def _definition(node: Node) -> OpDef:

@@ -20,6 +20,7 @@ from .fusion import definition_of, fuse
 from .group import Group
 from .kernels import kernel_key
 from .lowering import Lowered, Lowering
+from .packing import PackedConstants
 from .tensor import Tensor
 
 PARALLEL_BYTES = 1 << 16
@@ -51,9 +52,9 @@ class Plan:
     groups: tuple[Group, ...]
 
 
-def make_plan(graph: Graph, target: Target, config: Config) -> Plan:
-    """The plan of a graph whose types are all concrete."""
-    return _Planner(graph, target, config).run()
+def make_plan(graph: Graph, target: Target, config: Config, packs: PackedConstants | None = None) -> Plan:
+    """The plan of a graph whose types are all concrete; ``packs`` holds what plans of the same model have packed already."""
+    return _Planner(graph, target, config, packs or PackedConstants()).run()
 
 
 @dataclass
@@ -61,6 +62,7 @@ class _Planner:
     graph: Graph
     target: Target
     config: Config
+    packs: PackedConstants
     tensors: dict[str, Tensor] = field(default_factory=dict)
     alias: dict[str, str] = field(default_factory=dict)
     constants: dict[str, np.ndarray] = field(default_factory=dict)
@@ -106,7 +108,8 @@ class _Planner:
         return name
 
     def step(self, group: Group) -> PlannedStep:
-        lowered = Lowering(group, self.tensors, self.constants).lower()
+        options = self.config.for_node(group.anchor.op, group.anchor.name)
+        lowered = Lowering(group, self.tensors, self.constants, self.target, options, self.packs).lower()
         canonical = canonicalize(lowered.nest)
         source = print_kernel(canonical)
         moved = sum(self.tensors[n].nbytes for n in lowered.arguments if isinstance(n, str))

@@ -88,7 +88,7 @@ class StagedRunner:
         native, text = None, "nothing to compute"
         if native_outputs:
             part = Graph(planned.name, _tensor_inputs(planned), native_outputs, planned.nodes, planned.constants, planned.types)
-            plan = make_plan(engine.optimize(part), engine.target, engine.config)
+            plan = make_plan(engine.optimize(part), engine.target, engine.config, engine.packs)
             native = engine.executable(plan)
             text = plan.program.as_table()
         return StagedRunner(engine, graph, special, native, tuple(host_nodes), StagedGraph(rest, engine) if rest else None, text)

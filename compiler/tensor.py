@@ -42,6 +42,11 @@ class Tensor:
         return (n, -(-c // block), *rest, block)
 
     @property
+    def margins(self) -> tuple[tuple[int, int], ...]:
+        """Zeros in memory before and after each logical axis."""
+        return ((0, 0),) * len(self.shape)
+
+    @property
     def nbytes(self) -> int:
         return prod(self.physical) * self.dtype.itemsize
 
