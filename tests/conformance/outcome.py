@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import onnx
 
-from tests.conformance.cases import Case
+from tests.conformance.cases import Case, all_cases
 from tests.conformance.compare import Mismatch, check_outputs
-from tests.conformance.engines import Engine
+from tests.conformance.engines import Engine, loopnest
 
 # How an UnsupportedOperatorError names what is missing: "ai.onnx Cast (opset 13, 2 x: ...)".
 _MISSING = re.compile(r"([\w.]+) (\w+) \(opset ")
@@ -41,6 +41,11 @@ def run_case(case: Case, engine: Engine) -> Outcome:
     except Exception as error:
         return describe(error)
     return Outcome("passed")
+
+
+def run_loopnest(case: str) -> Outcome:
+    """`run_case` by id, through loopnest."""
+    return run_case(all_cases()[case], loopnest)
 
 
 def describe(error: Exception) -> Outcome:

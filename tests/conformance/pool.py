@@ -12,11 +12,9 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
+from typing import Any
 
 from tests.conformance.outcome import Outcome
-
-# Fork: the parent generates the cases once and loads no engine, so that a worker starts, and restarts, in milliseconds.
-_CONTEXT = multiprocessing.get_context("fork")
 
 Job = Callable[[str], Outcome]
 
@@ -29,10 +27,17 @@ class _Worker:
     deadline: float = 0.0
 
 
-def run_isolated(tasks: Iterable[str], job: Job, *, workers: int, timeout: float) -> Iterator[tuple[str, Outcome]]:
-    """Yields (task, outcome) as tasks finish: `job(task)`, or "crash" if its process died, "timeout" after `timeout` s."""
+def run_isolated(
+    tasks: Iterable[str], job: Job, *, workers: int, timeout: float, start: str = "fork"
+) -> Iterator[tuple[str, Outcome]]:
+    """Yields (task, outcome) as tasks finish: `job(task)`, or "crash" if its process died, "timeout" after `timeout` s.
+
+    Workers are forked: a caller that has generated the cases and loaded no engine gets them, and new ones after a crash, in
+    milliseconds. A caller with threads of an engine must `start` by "spawn", with a job of a module.
+    """
     waiting = deque(tasks)
-    pool = [_start(job) for _ in range(min(workers, max(len(waiting), 1)))]
+    context = multiprocessing.get_context(start)
+    pool = [_start(job, context) for _ in range(min(workers, max(len(waiting), 1)))]
     try:
         while True:
             for worker in pool:
@@ -50,7 +55,7 @@ def run_isolated(tasks: Iterable[str], job: Job, *, workers: int, timeout: float
                     yield worker.task, outcome
                     worker.task = None
                     if not worker.process.is_alive():
-                        pool[pool.index(worker)] = _start(job)
+                        pool[pool.index(worker)] = _start(job, context)
     finally:
         for worker in pool:
             _stop(worker)
@@ -72,9 +77,9 @@ def _collect(worker: _Worker, timeout: float) -> Outcome | None:
     return None
 
 
-def _start(job: Job) -> _Worker:
-    ours, theirs = _CONTEXT.Pipe()
-    process = _CONTEXT.Process(target=_work, args=(job, theirs, ours), daemon=True)
+def _start(job: Job, context: Any) -> _Worker:
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_work, args=(job, theirs, ours), daemon=True)
     process.start()
     theirs.close()
     return _Worker(process, ours)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -52,11 +53,15 @@ def as_markdown(rows: list[list[str]]) -> str:
     return "\n".join("| " + " | ".join(row) + " |" for row in [head, rule, *body])
 
 
+def _cell(text: str) -> str:
+    return textwrap.shorten(text, 110, placeholder=" ...").replace("|", "\\|")
+
+
 def write(outcomes: Mapping[str, Outcome], groups: Iterable[Group], path: Path = PATH) -> None:
     passed = counts(outcomes)["node"]["passed"]
     total = counts(outcomes)["node"].total()
     others = [["engine", "node cases passed"], ["**loopnest**", f"**{passed}**"], *([name, str(n)] for name, n in OTHERS)]
-    reasons = [["reason", "cases"], *([group.reason.replace("|", "\\|"), str(len(group.cases))] for group in groups)]
+    reasons = [["reason", "cases"], *([_cell(group.reason), str(len(group.cases))] for group in groups)]
     path.write_text(f"""\
 # Conformance
 

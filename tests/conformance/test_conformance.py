@@ -6,8 +6,7 @@ import pytest
 
 from tests.conformance import expectations
 from tests.conformance.cases import all_cases
-from tests.conformance.engines import loopnest
-from tests.conformance.outcome import Outcome, run_case
+from tests.conformance.outcome import Outcome, run_loopnest
 from tests.conformance.pool import run_isolated
 
 EXPECTED = expectations.by_case(expectations.read())
@@ -28,12 +27,9 @@ def test_case(case: str) -> None:
 
 
 def _run(case: str, isolated: bool) -> Outcome:
-    def job(task: str) -> Outcome:
-        return run_case(all_cases()[task], loopnest)
-
     if not isolated:
-        return job(case)
-    return next(outcome for _, outcome in run_isolated([case], job, workers=1, timeout=TIMEOUT))
+        return run_loopnest(case)
+    return next(outcome for _, outcome in run_isolated([case], run_loopnest, workers=1, timeout=TIMEOUT, start="spawn"))
 
 
 def test_listed_cases_exist() -> None:

@@ -18,7 +18,7 @@ from tests.conformance.cases import all_cases
 from tests.conformance.compare import Mismatch, check_outputs
 from tests.conformance.engines import reference
 from tests.conformance.expectations import Group
-from tests.conformance.outcome import Outcome, describe, operators, run_case
+from tests.conformance.outcome import Outcome, describe, operators, run_case, run_loopnest
 from tests.conformance.pool import run_isolated
 
 F32 = np.float32([1.0, 2.0])
@@ -112,6 +112,11 @@ def _behave(task: str) -> Outcome:
     if task == "hang":
         time.sleep(60)
     return Outcome("passed")
+
+
+def test_a_spawned_worker_runs_a_case() -> None:
+    ((case, outcome),) = run_isolated(["node/test_relu"], run_loopnest, workers=1, timeout=60, start="spawn")
+    assert (case, outcome.status) == ("node/test_relu", "passed"), outcome.detail
 
 
 def test_crash_and_hang_cost_one_case_each() -> None:
