@@ -75,6 +75,7 @@ def test_values() -> None:
     np.testing.assert_array_equal(sequence[1], X)
 
 
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_onnx_own_runner_accepts_it() -> None:
     from onnx.backend.test import BackendTest
 
