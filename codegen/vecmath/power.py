@@ -16,7 +16,7 @@ def _is_integer(x: V) -> V:
 
 @binary
 def pow_(x: V, y: V) -> V:
-    """x to the power y as in C99 (annex F): exp(y log|x|) in double, then the sign of an odd power and the special cases; <= 0.6 ulp."""
+    """x to the power y with the special cases of C99 (annex F); exp(y log|x|) in double, <= 0.6 ulp."""
     if x.format.bits == 64:
         return per_lane("pow", x, y)
     a = absolute(x)

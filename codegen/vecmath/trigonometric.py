@@ -1,8 +1,8 @@
 """sin, cos, tan, asin, acos, atan for float32; float64 calls libm for each lane.
 
-Reduction: x = n pi/2 + r with |r| <= pi/4 in double precision: for |x| <= 2^20 with pi/2 in two parts (Cody and Waite, 1980), for larger
-x by the leading bits of 2/pi (Payne and Hanek, 1983), behind a branch taken when any lane needs it. Polynomials are
-minimax (Remez, coefficients rounded one at a time); asin and acos reduce as Cephes does, atan by 1/x.
+Reduction: x = n pi/2 + r with |r| <= pi/4 in double precision: for |x| <= 2^20 with pi/2 in two parts (Cody and Waite,
+1980), for larger x by the leading bits of 2/pi (Payne and Hanek, 1983), behind a branch taken when any lane needs it.
+Polynomials are minimax (Remez, coefficients rounded one at a time); asin and acos reduce as Cephes does, atan by 1/x.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _CHUNKS = tuple(
 def _payne_hanek(x: V) -> tuple[V, V]:
     """n modulo 4 and r for any finite float32 value ``x`` held as double.
 
-    Each 24 x 28 bit product is exact; multiples of 4 and then of 1 are dropped as soon as they appear, so that s keeps full precision.
+    Each 24 x 28 bit product is exact; multiples of 4, then of 1, are dropped as soon as they appear, so s keeps full precision.
     """
     s, n = x.of(0.0), x.of(0.0)
     for chunk in _CHUNKS:
@@ -74,7 +74,7 @@ def _quadrant(n: V, r: V) -> V:
 
 @unary
 def sin(x: V) -> V:
-    """Sine, <= 1.5 ulp for every float32; NaN for infinities."""
+    """Sine, <= 2 ulp for every float32; NaN for infinities."""
     if x.format.bits == 64:
         return per_lane("sin", x)
     return select(x.eq(0.0), x, _quadrant(*_reduce(x)))
@@ -82,7 +82,7 @@ def sin(x: V) -> V:
 
 @unary
 def cos(x: V) -> V:
-    """Cosine, <= 1.5 ulp for every float32; NaN for infinities."""
+    """Cosine, <= 2 ulp for every float32; NaN for infinities."""
     if x.format.bits == 64:
         return per_lane("cos", x)
     n, r = _reduce(x)
@@ -91,7 +91,7 @@ def cos(x: V) -> V:
 
 @unary
 def tan(x: V) -> V:
-    """Tangent as the quotient of sine and cosine, <= 3 ulp for every float32; NaN for infinities."""
+    """Tangent as the quotient of sine and cosine, <= 4 ulp for every float32; NaN for infinities."""
     if x.format.bits == 64:
         return per_lane("tan", x)
     n, r = _reduce(x)

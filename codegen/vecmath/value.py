@@ -1,18 +1,22 @@
 """``V``: an LLVM value with operators, so that a function of the vector math library reads like its formula.
 
-A ``V`` wraps a scalar or an ``ir.VectorType`` of float, double or integers and the builder that appends to the function being
-written. Python numbers in an operation become constants of the other operand's type. Products and sums carry LLVM's ``contract`` flag and no other
-fast-math flag: targets with FMA fuse ``a * b + c``, targets without compute it in two roundings, NaN, infinities and signed zeros keep their meaning.
+A ``V`` wraps a scalar or an ``ir.VectorType`` of float, double or integers, and the builder that appends to the function
+being written. Python numbers in an operation become constants of the other operand's type. Products and sums carry LLVM's
+``contract`` flag and no other fast-math flag: targets with FMA fuse ``a * b + c``, targets without compute it in two
+roundings, and NaN, infinities and signed zeros keep their meaning.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 from llvmlite import ir
 
 Number = int | float
+Value: TypeAlias = Any
+"""An ``ir.Value``: llvmlite is untyped, its builder methods seem to return None and values to have no type."""
 _CONTRACT = ("contract",)
 
 
@@ -49,7 +53,7 @@ class V:
 
     __slots__ = ("builder", "value")
 
-    def __init__(self, builder: ir.IRBuilder, value: ir.Value) -> None:
+    def __init__(self, builder: ir.IRBuilder, value: Value) -> None:
         self.builder = builder
         self.value = value
 
@@ -295,11 +299,11 @@ def horner(x: V, coefficients: Sequence[float]) -> V:
     return total
 
 
-def any_lane(mask: V) -> ir.Value:
+def any_lane(mask: V) -> Value:
     """An ``i1``: does the mask hold in any lane?"""
     if not mask.lanes:
         return mask.value
-    packed = mask.builder.bitcast(mask.value, ir.IntType(mask.lanes))
+    packed: Value = mask.builder.bitcast(mask.value, ir.IntType(mask.lanes))
     return mask.builder.icmp_unsigned("!=", packed, ir.Constant(packed.type, 0))
 
 
@@ -326,7 +330,7 @@ def per_lane(name: str, *operands: V) -> V:
     function = declare(builder.module, name, element, [element] * len(operands))
     if not operands[0].lanes:
         return V(builder, builder.call(function, [v.value for v in operands]))
-    result: ir.Value = ir.Constant(type_, ir.Undefined)
+    result: Value = ir.Constant(type_, ir.Undefined)
     for lane in range(operands[0].lanes):
         index = ir.Constant(ir.IntType(32), lane)
         scalars = [builder.extract_element(v.value, index) for v in operands]
