@@ -76,6 +76,10 @@ class Node:
     def replace(self, **changes: object) -> Node:
         return replace(self, **changes)  # type: ignore[arg-type]
 
+    def input(self, position: int) -> str:
+        """The name of an input, ``""`` when it is absent."""
+        return self.inputs[position] if position < len(self.inputs) else ""
+
     @cached_property
     def bodies(self) -> tuple[Graph, ...]:
         """The graphs among the attributes (of If, Loop, Scan)."""

@@ -25,6 +25,11 @@ def attribute(node: Node, key: str, default: Any) -> Any:
     return node.attrs.get(key, default)
 
 
+def padded(inputs: Sequence[Value], count: int) -> list[Any]:
+    """``inputs`` with None for optional ones left off the end."""
+    return [*inputs, *[None] * (count - len(inputs))]
+
+
 def is_plain(array: np.ndarray) -> bool:
     """True for the dtypes that NumPy computes on itself, the way ONNX defines it."""
     return array.dtype.kind in "biuf" and array.dtype.isbuiltin == 1
@@ -101,7 +106,7 @@ def concat(node: Node, inputs: Sequence[Value]) -> Any:
 
 
 def slice_(node: Node, inputs: Sequence[Value]) -> Any:
-    data, starts, ends, axes, steps = (*inputs, None, None)[:5]
+    data, starts, ends, axes, steps = padded(inputs, 5)
     axes = range(len(starts)) if axes is None else axes.tolist()
     steps = [1] * len(starts) if steps is None else steps.tolist()
     index = [slice(None)] * data.ndim
@@ -120,7 +125,7 @@ def bounded_slice(start: int, end: int, step: int, extent: int) -> slice:
 
 
 def squeeze(node: Node, inputs: Sequence[Value]) -> Any:
-    data, axes = (*inputs, None)[:2]
+    data, axes = padded(inputs, 2)
     return [np.squeeze(data, None if axes is None else tuple(axes.tolist()))]
 
 
@@ -170,7 +175,7 @@ def range_(node: Node, inputs: Sequence[Value]) -> Any:
 
 
 def split(node: Node, inputs: Sequence[Value]) -> Any:
-    data, sizes = (*inputs, None)[:2]
+    data, sizes = padded(inputs, 2)
     axis = attribute(node, "axis", 0)
     if sizes is None:
         parts = attribute(node, "num_outputs", len(node.outputs))
@@ -192,7 +197,7 @@ def non_zero(node: Node, inputs: Sequence[Value]) -> Any:
 
 def reduction(function: Callable[..., np.ndarray]) -> Evaluator:
     def evaluate(node: Node, inputs: Sequence[Value]) -> Any:
-        data, axes = (*inputs, None)[:2]
+        data, axes = padded(inputs, 2)
         if not is_plain(data) or data.size == 0:
             return NotImplemented
         if axes is not None and axes.size:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -37,6 +37,11 @@ def to_model(graph: Graph, *, max_constant: int | None = None) -> onnx.ModelProt
     opsets += [onnx.helper.make_opsetid(d, OTHER_DOMAINS.get(d, 1)) for d in sorted(domains)]
     model = onnx.ModelProto(ir_version=onnx.IR_VERSION, producer_name="loopnest", opset_import=opsets)
     model.graph.CopyFrom(to_graph_proto(graph, max_constant))
+    seen: set[str] = set()
+    for node in model.graph.node:  # several nodes may stand for one of the original model; other engines want one name each
+        if node.name in seen:
+            node.name = ""
+        seen.add(node.name)
     return model
 
 
@@ -72,12 +77,12 @@ def to_node(node: Node) -> onnx.NodeProto:
 
 def to_tensor(array: np.ndarray, name: str = "") -> onnx.TensorProto:
     """``array`` as a ``TensorProto``; sub-byte types are packed."""
-    import onnx.helper
+    import onnx
     import onnx.numpy_helper
 
     if array.dtype == object:
         values = [value if isinstance(value, bytes) else str(value).encode() for value in array.ravel()]
-        return onnx.helper.make_tensor(name, onnx.TensorProto.STRING, array.shape, values)
+        return onnx.TensorProto(name=name, data_type=onnx.TensorProto.STRING, dims=array.shape, string_data=values)
     return onnx.numpy_helper.from_array(np.ascontiguousarray(array).reshape(array.shape), name)
 
 
@@ -123,7 +128,7 @@ def _attribute_types(domain: str, op: str) -> Mapping[str, int]:
         schema = onnx.defs.get_schema(op, version, domain)
     except onnx.defs.SchemaError:
         return {}
-    return {name: int(attribute.type.value) for name, attribute in schema.attributes.items()}
+    return {name: int(cast(Any, attribute.type).value) for name, attribute in schema.attributes.items()}
 
 
 def _attribute(key: str, value: Attribute, types: Mapping[str, int]) -> onnx.AttributeProto:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import onnx
 import onnx.defs
@@ -43,7 +44,7 @@ def unsupported_nodes(graph: Graph, supported: Supported) -> Iterator[Node]:
 
 def function_body(node: Node, types: Mapping[str, Type]) -> onnx.FunctionProto | None:
     """The body that ONNX defines for ``node``, None when it defines none (or needs types that are not known)."""
-    schema = newest_schema(node.domain, node.op)
+    schema: Any = newest_schema(node.domain, node.op)
     if schema is None:
         return None
     if schema.has_function:

@@ -30,7 +30,7 @@ def infer_types(graph: Graph) -> None:
     for part in parts:
         for name in _values(part):
             if name in found:
-                part.types[name] = _merged(found[name], part.types.get(name))
+                part.types[name] = _merged(_without_invented_names(found[name]), part.types.get(name))
 
 
 def _values(graph: Graph) -> Iterator[str]:
@@ -59,6 +59,13 @@ def _graph_types(proto: onnx.GraphProto) -> Iterator[tuple[str, Type]]:
         for attribute in node.attribute:
             if attribute.type == onnx.AttributeProto.GRAPH:
                 yield from _graph_types(attribute.g)
+
+
+def _without_invented_names(found: Type) -> Type:
+    """Inference names extents that it does not know ``unk__0`` and so on; here they are None."""
+    if not isinstance(found, TensorType) or found.shape is None:
+        return found
+    return TensorType(found.dtype, tuple(None if isinstance(d, str) and d.startswith("unk__") else d for d in found.shape))
 
 
 def _merged(found: Type, declared: Type | None) -> Type:

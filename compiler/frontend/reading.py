@@ -24,7 +24,7 @@ def read_model(model: Model) -> tuple[onnx.ModelProto, Path | None]:
         proto = model
     elif isinstance(model, bytes | bytearray | memoryview):
         proto = _parse(bytes(model), "the given bytes")
-    elif isinstance(model, str | os.PathLike):
+    elif isinstance(model, str | os.PathLike):  # pyright: ignore[reportUnnecessaryIsInstance]
         path = Path(model)
         try:
             data = path.read_bytes()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import onnx
 import onnx.defs
@@ -25,6 +26,12 @@ def find_schema(domain: str, op: str, opset: int) -> onnx.defs.OpSchema | None:
 def newest_schema(domain: str, op: str) -> onnx.defs.OpSchema | None:
     """The schema of the semantics that the graph IR speaks."""
     return find_schema(domain, op, OTHER_DOMAINS.get(domain, 1) if domain else newest_opset())
+
+
+def attribute_type(attribute: onnx.defs.OpSchema.Attribute) -> int:
+    """The number of the attribute's type in ``AttributeProto``."""
+    kind: Any = attribute.type
+    return int(kind.value)
 
 
 def check_node(proto: onnx.NodeProto, domain: str, opset: int) -> None:
@@ -71,7 +78,7 @@ def _signature(domain: str, op: str, opset: int) -> _Signature | None:
         (schema.min_input, schema.max_input),
         (schema.min_output, schema.max_output),
         tuple(formal.name if formal.option == single else "" for formal in schema.inputs),
-        {name: int(attribute.type.value) for name, attribute in attributes.items()},
+        {name: attribute_type(attribute) for name, attribute in attributes.items()},
         tuple(name for name, attribute in attributes.items() if attribute.required),
     )
 

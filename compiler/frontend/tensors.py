@@ -52,7 +52,7 @@ def sparse_to_array(sparse: onnx.SparseTensorProto, folder: Path | None) -> np.n
     dense = np.zeros(count, values.dtype)
     if values.size:
         if indices.ndim == 2 and indices.shape[1:] == (len(shape),) and _within(indices, np.array(shape)):
-            indices = np.ravel_multi_index(tuple(indices.T), shape)
+            indices = np.asarray(np.ravel_multi_index(tuple(indices.T), shape))
         if indices.shape != values.shape or not _within(indices, count):
             raise ModelError(
                 f"sparse tensor {name!r} of shape {list(shape)} has indices that do not fit its values or its shape"

@@ -37,7 +37,7 @@ def upgrade(node: Node, opset: int, body: Body) -> Node:
 
 
 def _each(names: str, *steps: Step) -> Mapping[str, tuple[Step, ...]]:
-    return {name: steps for name in names.split()}
+    return dict.fromkeys(names.split(), steps)
 
 
 UPGRADES: Mapping[str, tuple[Step, ...]] = {

@@ -74,30 +74,28 @@ def split_to_input(node: Node, body: Body) -> Node:
 
 def split_evenly(node: Node, body: Body) -> Node:
     """Split-18: without ``split``, the number of parts is spelled out."""
-    return node if len(node.inputs) > 1 and node.inputs[1] else with_attrs(node, num_outputs=len(node.outputs))
+    return node if node.input(1) else with_attrs(node, num_outputs=len(node.outputs))
 
 
 def clip_limits_to_inputs(node: Node, body: Body) -> Node:
     """Clip-11: ``min`` and ``max`` became inputs; as scalars of the data's type they need a cast."""
     data = node.inputs[0]
-    limits = [_scalar_like(node.attrs.get(key), data, body) for key in ("min", "max")]
-    while limits and not limits[-1]:
-        limits.pop()
+    low, high = (_scalar_like(node.attrs.get(key), data, body) for key in ("min", "max"))
+    limits = (low, high) if high else (low,) if low else ()
     return without(node, "min", "max").replace(inputs=(data, *limits))
 
 
 def pads_to_inputs(node: Node, body: Body) -> Node:
     """Pad-11: ``pads`` and ``value`` became inputs."""
     data = node.inputs[0]
-    inputs = (data, body.constant(node.attrs["pads"], stem="pads"), _scalar_like(node.attrs.get("value"), data, body))
-    return without(node, "pads", "value").replace(inputs=inputs if inputs[2] else inputs[:2])
+    pads, value = body.constant(node.attrs["pads"], stem="pads"), _scalar_like(node.attrs.get("value"), data, body)
+    return without(node, "pads", "value").replace(inputs=(data, pads, value) if value else (data, pads))
 
 
 def dft_axis_to_input(node: Node, body: Body) -> Node:
     """DFT-20: ``axis`` became an input; its default was 1."""
-    length = node.inputs[1] if len(node.inputs) > 1 else ""
     axis = body.constant(node.attrs.get("axis", 1), stem="axis")
-    return without(node, "axis").replace(inputs=(node.inputs[0], length, axis))
+    return without(node, "axis").replace(inputs=(node.inputs[0], node.input(1), axis))
 
 
 def grid_sample_mode(node: Node, body: Body) -> Node:

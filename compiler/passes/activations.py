@@ -106,14 +106,17 @@ def hard_swish(view: View, node: Node) -> Outcome:
 
 @rule("Div")
 def divide_by_constant(view: View, node: Node) -> Outcome:
-    """x / c => x * (1 / c), for floating-point c"""
+    """x / c => x * (1 / c), where 1 / c is exact, or where x is a sum of products, which is rounded anyway"""
     constant = view.constant(node.inputs[1])
-    if constant is None or constant.dtype not in (np.float32, np.float64) or constant.size > 65536:
+    if constant is None or constant.dtype.name not in ("float32", "float64") or constant.size > 65536:
         return None
     with np.errstate(all="ignore"):
         reciprocal = (1 / constant).astype(constant.dtype)
     if not np.isfinite(reciprocal).all() or (np.abs(reciprocal) < np.finfo(constant.dtype).tiny).any():
         return Refusal("the reciprocal is not a normal number")
+    exact = bool((np.abs(np.frexp(constant)[0]) == 0.5).all())
+    if not exact and view.maker(node.inputs[0], "MatMul", "Gemm", "Conv", "ConvTranspose") is None:
+        return Refusal("the reciprocal is not exact")
     return replace_with(node, "Mul", (node.inputs[0], view.new_constant(reciprocal, f"{node.inputs[1]}_reciprocal")))
 
 

@@ -120,7 +120,7 @@ def _linear(view: View, value: str, *ops: str) -> _Linear | Refusal | None:
     if node is None:
         return None
     w = view.constant(node.inputs[1])
-    bias = node.inputs[2] if len(node.inputs) > 2 else ""
+    bias = node.input(2)
     b = view.constant(bias) if bias else None
     if w is None or w.dtype.kind != "f":
         return Refusal("the weights are not constant")

@@ -21,17 +21,18 @@ def identity(view: View, node: Node) -> Outcome:
 @rule("Dropout")
 def dropout(view: View, node: Node) -> Outcome:
     """Dropout(x) => x; its mask => ConstantOfShape(Shape(x), true)"""
-    training = node.inputs[2] if len(node.inputs) > 2 else ""
+    training = node.input(2)
     if training and view.scalar(training) is None:
         return Refusal("whether it trains is not known")
     if training and view.scalar(training):
         return Refusal("it trains")
     nodes: list[Node] = []
-    if len(node.outputs) > 1 and view.is_read(node.outputs[1]):
+    mask = node.outputs[1] if len(node.outputs) > 1 else ""
+    if view.is_read(mask):
         shape = view.new_value("shape", None)
-        nodes.append(Node("Shape", node.inputs[:1], (shape,)))
-        nodes.append(Node("ConstantOfShape", (shape,), node.outputs[1:], {"value": np.array([True])}))
-    return Rewrite(nodes, {node.outputs[0]: node.inputs[0]})
+        nodes.append(Node("Shape", (node.input(0),), (shape,)))
+        nodes.append(Node("ConstantOfShape", (shape,), (mask,), {"value": np.array([True])}))
+    return Rewrite(nodes, {node.outputs[0]: node.input(0)})
 
 
 @rule("Cast")
@@ -79,7 +80,7 @@ def same_shape(view: View, node: Node) -> Outcome:
     if node.op in ("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Expand", "Tile"):
         return forward(node, node.inputs[0])
     if node.op == "Slice":
-        steps = view.ints(node.inputs[4]) if len(node.inputs) > 4 and node.inputs[4] else (1,)
+        steps = view.ints(node.input(4)) if node.input(4) else (1,)
         return (
             forward(node, node.inputs[0]) if steps and all(step == 1 for step in steps) else Refusal("it may reverse an axis")
         )

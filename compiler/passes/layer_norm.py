@@ -44,7 +44,7 @@ def layer_norm_bias(view: View, node: Node) -> Outcome:
     for normal, bias in (node.inputs, node.inputs[::-1]):
         norm = view.maker(normal, "LayerNormalization")
         shift = view.constant(bias)
-        if norm is None or shift is None or len(norm.inputs) > 2 or len(norm.outputs) > 1:
+        if norm is None or shift is None or norm.input(2) or len(norm.outputs) > 1:
             continue
         gain = view.type(norm.inputs[1])
         shape = view.shape(norm.inputs[1])
@@ -92,6 +92,6 @@ def _twin(view: View, name: str, base: str) -> Node | None:
 
 
 def _mean_axes(view: View, mean: Node | None, data: str) -> tuple[int, ...] | None:
-    if mean is None or mean.inputs[0] != data or len(mean.inputs) < 2 or not mean.attrs.get("keepdims", 1):
+    if mean is None or mean.inputs[0] != data or not mean.attrs.get("keepdims", 1):
         return None
-    return view.ints(mean.inputs[1]) or None
+    return view.ints(mean.input(1)) or None

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
-from ...ir.graph import Attribute, Graph, Node
+from ...ir.graph import Graph, Node
 from ..frontend.names import Names
 
 
@@ -25,15 +26,14 @@ def rename_captures(node: Node, names: Mapping[str, str]) -> Node:
     return map_bodies(node, lambda body: _renamed(body, names))
 
 
-def map_bodies(node: Node, change: object) -> Node:
+def map_bodies(node: Node, change: Callable[[Graph], Graph]) -> Node:
     """``node`` with each of its subgraphs replaced by ``change(subgraph)``."""
-    assert callable(change)
-    attrs: dict[str, Attribute] = {}
+    attrs: dict[str, Any] = {}
     for key, value in node.attrs.items():
         if isinstance(value, Graph):
             attrs[key] = change(value)
         elif isinstance(value, tuple) and any(isinstance(item, Graph) for item in value):
-            attrs[key] = tuple(change(item) if isinstance(item, Graph) else item for item in value)  # type: ignore[assignment]
+            attrs[key] = tuple(change(item) if isinstance(item, Graph) else item for item in value)
         else:
             attrs[key] = value
     return node.replace(attrs=attrs)

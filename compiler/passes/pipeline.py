@@ -49,7 +49,8 @@ def run_passes(
     graph = graph.copy()
     order = list(passes)
     for _ in range(_MAX_ROUNDS):
-        if not any([_apply(item, graph, dump, check) for item in order]):
+        changed = [_apply(item, graph, dump, check) for item in order]
+        if not any(changed):
             break
     return graph
 

@@ -91,7 +91,7 @@ class View:
 
     def new_constant(self, array: np.ndarray, stem: str) -> str:
         name = self.new_value(stem, None)
-        self.graph.constants[name] = array
+        self.graph.constants[name] = np.asarray(array)
         return name
 
     def new_value(self, stem: str, found: Type | None) -> str:
