@@ -1,7 +1,7 @@
 """The graph IR run in NumPy: the meaning of a graph, against which everything else is tested.
 
-Shape arithmetic and data movement go through ``graph_numpy``, control flow is here, and all other operators are computed by ONNX's
-reference implementation (imported when first needed).
+Shape arithmetic and data movement go through ``graph_numpy``, control flow through ``graph_control``; all other operators are computed
+by ONNX's reference implementation (imported when first needed).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import numpy as np
 from . import dtypes
 from .errors import InputError, UnsupportedOperatorError
 from .graph import Graph, Node, SequenceType, TensorType, Type, node_reads
+from .graph_control import CONTROL
 from .graph_numpy import EVALUATORS
 
 if TYPE_CHECKING:
@@ -40,9 +41,9 @@ def evaluate(node: Node, inputs: Sequence[Value], outer: Mapping[str, Value] | N
     """
     with np.errstate(all="ignore"):
         if node.domain == "":
-            control = _CONTROL.get(node.op)
+            control = CONTROL.get(node.op)
             if control is not None:
-                return control(node, inputs, outer or {})
+                return control(node, inputs, lambda body, arguments: _call(body, arguments, outer or {}))
             evaluator = EVALUATORS.get(node.op)
             results = evaluator(node, inputs) if evaluator else NotImplemented
             if results is not NotImplemented:
@@ -63,68 +64,8 @@ def _run(graph: Graph, values: Mapping[str, Value], outer: Mapping[str, Value]) 
     return [env[name] for name in graph.outputs]
 
 
-def _if(node: Node, inputs: Sequence[Value], outer: Mapping[str, Value]) -> list[Value]:
-    branch = node.attrs["then_branch" if bool(np.asarray(inputs[0]).reshape(())) else "else_branch"]
-    assert isinstance(branch, Graph)
-    return _run(branch, {}, outer)
-
-
-def _loop(node: Node, inputs: Sequence[Value], outer: Mapping[str, Value]) -> list[Value]:
-    body = node.attrs["body"]
-    assert isinstance(body, Graph)
-    limit = None if inputs[0] is None else int(np.asarray(inputs[0]).reshape(()))
-    running = len(inputs) < 2 or inputs[1] is None or bool(np.asarray(inputs[1]).reshape(()))
-    state = list(inputs[2:])
-    scanned: list[list[Value]] = [[] for _ in body.outputs[1 + len(state) :]]
-    step = 0
-    while running and (limit is None or step < limit):
-        arguments = (np.array(step, np.int64), np.array(True), *state)
-        condition, *results = _run(body, dict(zip(body.inputs, arguments, strict=True)), outer)
-        running, step = bool(np.asarray(condition).reshape(())), step + 1
-        for items, value in zip(scanned, results[len(state) :], strict=True):
-            items.append(value)
-        state = results[: len(state)]
-    return state + [_stack(items, 0, body, i + 1 + len(state)) for i, items in enumerate(scanned)]
-
-
-def _scan(node: Node, inputs: Sequence[Value], outer: Mapping[str, Value]) -> list[Value]:
-    body, count = node.attrs["body"], node.attrs["num_scan_inputs"]
-    assert isinstance(body, Graph) and isinstance(count, int)
-    state, scans = list(inputs[: len(inputs) - count]), inputs[len(inputs) - count :]
-    outputs = len(body.outputs) - len(state)
-
-    def per_item(key: str, length: int) -> tuple[int, ...]:
-        given = node.attrs.get(key) or (0,) * length
-        assert isinstance(given, tuple)
-        return given  # type: ignore[return-value]
-
-    axes, backward = per_item("scan_input_axes", count), per_item("scan_input_directions", count)
-    moved = [np.moveaxis(x, axis, 0)[:: -1 if back else 1] for x, axis, back in zip(scans, axes, backward, strict=True)]
-    scanned: list[list[Value]] = [[] for _ in range(outputs)]
-    for items in zip(*moved, strict=True):
-        results = _run(body, dict(zip(body.inputs, (*state, *items), strict=True)), outer)
-        state = results[: len(state)]
-        for collected, value in zip(scanned, results[len(state) :], strict=True):
-            collected.append(value)
-    axes, backward = per_item("scan_output_axes", outputs), per_item("scan_output_directions", outputs)
-    ordered = [items[:: -1 if back else 1] for items, back in zip(scanned, backward, strict=True)]
-    return state + [_stack(items, axes[i], body, i + len(state)) for i, items in enumerate(ordered)]
-
-
-def _stack(items: list[Value], axis: int, body: Graph, position: int) -> np.ndarray:
-    if items:
-        return np.stack(items, axis)
-    found = body.types.get(body.outputs[position])
-    if not isinstance(found, TensorType):
-        raise ValueError(
-            f"the loop of {body.name!r} never runs, and the type of its output {body.outputs[position]!r} is not known"
-        )
-    shape = [extent if isinstance(extent, int) else 0 for extent in found.shape or ()]
-    shape.insert(axis if axis >= 0 else axis + len(shape) + 1, 0)
-    return np.zeros(shape, found.dtype.numpy)
-
-
-_CONTROL = {"If": _if, "Loop": _loop, "Scan": _scan}
+def _call(body: Graph, arguments: Sequence[Value], outer: Mapping[str, Value]) -> list[Value]:
+    return _run(body, dict(zip(body.inputs, arguments, strict=True)), outer)
 
 
 def _reference(node: Node, inputs: Sequence[Value]) -> list[Value]:
