@@ -80,7 +80,7 @@ def binary(builder: ll.IRBuilder, op: str, dtype: DType, a: ll.Value, b: ll.Valu
         return (builder.icmp_signed if signed else builder.icmp_unsigned)(_SIGNED[op], a, b)
     if dtype.kind == "float":
         return _float_binary(builder, op, a, b)
-    return _integer_binary(builder, op, dtype, a, b)
+    return sub_byte(builder, _integer_binary(builder, op, dtype, a, b), dtype)
 
 
 def _float_binary(builder: ll.IRBuilder, op: str, a: ll.Value, b: ll.Value) -> ll.Value:
@@ -98,11 +98,11 @@ def _integer_binary(builder: ll.IRBuilder, op: str, dtype: DType, a: ll.Value, b
         "and": builder.and_,
         "or": builder.or_,
         "xor": builder.xor,
-        "shl": builder.shl,
-        "shr": builder.ashr if dtype.kind == "int" else builder.lshr,
     }
     if op in simple:
         return simple[op](a, b)
+    if op in ("shl", "shr"):
+        return _shift(builder, op, dtype, a, b)
     if op in ("min", "max"):
         compare = builder.icmp_signed if dtype.kind == "int" else builder.icmp_unsigned
         return builder.select(compare("<" if op == "min" else ">", a, b), a, b)
@@ -140,22 +140,47 @@ def _floor_division(builder: ll.IRBuilder, op: str, a: ll.Value, b: ll.Value) ->
     return builder.select(negative, builder.sub(quotient, constant(quotient.type, 1)), quotient)
 
 
+def _shift(builder: ll.IRBuilder, op: str, dtype: DType, a: ll.Value, b: ll.Value) -> ll.Value:
+    """A shift by as many bits as there are, or more (or by a negative number), leaves nothing but the sign, as in NumPy."""
+    width = max(8, dtype.bits)
+    fits = builder.icmp_unsigned("<", b, constant(b.type, width))
+    if op == "shr" and dtype.kind == "int":
+        return builder.ashr(a, builder.select(fits, b, constant(b.type, width - 1)))
+    amount = builder.select(fits, b, constant(b.type, 0))
+    shifted = builder.shl(a, amount) if op == "shl" else builder.lshr(a, amount)
+    return builder.select(fits, shifted, constant(a.type, 0))
+
+
 def _integer_power(builder: ll.IRBuilder, dtype: DType, a: ll.Value, b: ll.Value) -> ll.Value:
-    """Exponentiation by squaring, unrolled over the exponent's low 6 bits; negative exponents give 0, as for integers they round to."""
-    one, zero = constant(a.type, 1), constant(a.type, 0)
-    result, base = one, a
-    for bit in range(6):
-        taken = builder.icmp_unsigned("!=", builder.and_(b, constant(b.type, 1 << bit)), zero)
-        result = builder.mul(result, builder.select(taken, base, one))
-        base = builder.mul(base, base)
-    if dtype.kind != "int":
-        return result
-    negative = builder.icmp_signed("<", b, zero)
-    odd = builder.icmp_unsigned("!=", builder.and_(b, one), zero)
-    minus_one = constant(a.type, -1)
-    of_unit = builder.select(builder.icmp_unsigned("==", a, one), one, zero)
-    of_minus = builder.select(builder.icmp_unsigned("==", a, minus_one), builder.select(odd, minus_one, one), of_unit)
-    return builder.select(negative, of_minus, result)
+    """Exponentiation by squaring, modulo 2^bits; a negative exponent gives what 1 / a^-b truncates to: 0, but for the units."""
+    one, zero, minus_one = constant(a.type, 1), constant(a.type, 0), constant(a.type, -1)
+    if dtype.kind == "int":
+        negative = builder.icmp_signed("<", b, zero)
+        is_unit = builder.or_(builder.icmp_signed("==", a, one), builder.icmp_signed("==", a, minus_one))
+        lost = builder.and_(negative, builder.not_(is_unit))
+        b = builder.select(negative, builder.and_(b, one), b)
+    before, head = builder.block, builder.append_basic_block("pow.loop")
+    after = builder.append_basic_block("pow.end")
+    builder.branch(head)
+    builder.position_at_end(head)
+    result, square, left = (builder.phi(a.type) for _ in range(3))
+    taken = builder.icmp_unsigned("!=", builder.and_(left, one), zero)
+    multiplied = builder.select(taken, builder.mul(result, square), result)
+    following = builder.mul(square, square), builder.lshr(left, one)
+    for phi, first, then in zip((result, square, left), (one, a, b), (multiplied, *following), strict=True):
+        phi.add_incoming(first, before)
+        phi.add_incoming(then, head)
+    builder.cbranch(any_lane(builder, builder.icmp_unsigned("!=", following[1], zero)), head, after)
+    builder.position_at_end(after)
+    return builder.select(lost, zero, multiplied) if dtype.kind == "int" else multiplied
+
+
+def any_lane(builder: ll.IRBuilder, condition: ll.Value) -> ll.Value:
+    """Whether a condition holds in some lane."""
+    if not isinstance(condition.type, ll.VectorType):
+        return condition
+    bits = ll.IntType(condition.type.count)
+    return builder.icmp_unsigned("!=", builder.bitcast(condition, bits), bits(0))
 
 
 def unary(builder: ll.IRBuilder, op: str, dtype: DType, a: ll.Value) -> ll.Value:
@@ -211,37 +236,26 @@ def _to_float(builder: ll.IRBuilder, a: ll.Value, source: DType, type_: ll.Type)
 
 
 def _float_to_integer(builder: ll.IRBuilder, a: ll.Value, to: DType, saturate: bool) -> ll.Value:
-    """Truncation. What does not fit in 64 bits gives the lowest int64 as x86 does, so that no result is undefined."""
-    wide = dtypes.int64 if to.kind == "int" or to.bits < 64 else to
-    limit = 2.0**63 if wide.kind == "int" else 2.0**64
-    low = -(2.0**63) if wide.kind == "int" else 0.0
-    if to.bits <= 32 and to.kind == "int" and not saturate:
-        wide, limit, low = dtypes.int32, 2.0**31, -(2.0**31)
-        fits = builder.and_(
-            builder.fcmp_ordered("<", a, constant(a.type, limit)), builder.fcmp_ordered(">=", a, constant(a.type, low))
-        )
-        held = builder.select(fits, a, constant(a.type, low))
-        return _resize(builder, builder.fptosi(held, like(a, I32)), dtypes.int32, to)
-    if saturate:
-        lowest, highest = integer_range(to)
-        nan = builder.fcmp_unordered("uno", a, a)
-        a = builder.select(nan, constant(a.type, 0.0), a)
-        clamped = builder.select(builder.fcmp_ordered("<", a, constant(a.type, float(lowest))), constant(a.type, float(lowest)), a)
-        a = builder.select(builder.fcmp_ordered(">", clamped, constant(a.type, float(highest))), constant(a.type, float(highest)), clamped)
-    fits = builder.and_(
-        builder.fcmp_ordered("<", a, constant(a.type, limit)), builder.fcmp_ordered(">=", a, constant(a.type, low))
-    )
-    held = builder.select(fits, a, constant(a.type, low))
+    """Truncation. With ``saturate`` NaN is 0; without it, what does not fit in 32 (64) bits gives the lowest int32 (int64, uint64) as x86 does,
+    so that no result is undefined."""
+    wide = dtypes.int32 if to.bits <= 16 or to is dtypes.int32 else dtypes.uint64 if to is dtypes.uint64 else dtypes.int64
+    low, high = integer_range(to if saturate else wide)
     type_ = like(a, value_type(wide))
+    above = builder.fcmp_ordered(">=", a, constant(a.type, float(high + 1)))
+    below = builder.fcmp_ordered("<", a, constant(a.type, float(low)))
+    fits = builder.not_(builder.or_(builder.or_(above, below), builder.fcmp_unordered("uno", a, a)))
+    held = builder.select(fits, a, constant(a.type, 0.0 if saturate else float(low)))
     number = builder.fptosi(held, type_) if wide.kind == "int" else builder.fptoui(held, type_)
+    if saturate:
+        number = builder.select(above, constant(type_, high), builder.select(below, constant(type_, low), number))
     return _resize(builder, number, wide, to)
 
 
 def integer_range(dtype: DType) -> tuple[int, int]:
-    """The lowest and the highest value of an integer dtype."""
+    """The lowest and the highest value of an integer dtype (or bool)."""
     if dtype.kind == "int":
         return -(1 << (dtype.bits - 1)), (1 << (dtype.bits - 1)) - 1
-    return 0, (1 << dtype.bits) - 1
+    return 0, 1 if dtype is dtypes.bool_ else (1 << dtype.bits) - 1
 
 
 def _clamp_integer(builder: ll.IRBuilder, a: ll.Value, source: DType, to: DType) -> ll.Value:

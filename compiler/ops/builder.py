@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from ...ir import dtypes
 from ...ir import loops as ir
 from ...ir.dtypes import DType
 
@@ -82,9 +83,12 @@ class Builder:
         self.emit(ir.While(condition, tuple(inner)))
 
     def let(self, name: str, value: ir.Expr) -> ir.Expr:
-        """A name for a value, computed once; constants and variables stay what they are."""
+        """A name for a value, computed once; constants and variables stay what they are. Of a narrow float in float32, the narrow one gets
+        the name, so that storing it again converts nothing."""
         if isinstance(value, ir.Const | ir.Param | ir.Var):
             return value
+        if isinstance(value, ir.Cast) and value.dtype is dtypes.float32 and value.a.dtype.is_float and value.a.dtype.bits < 32:
+            return ir.Cast(self.let(name, value.a), value.dtype)
         var = ir.Var(name, value.dtype)
         self.emit(ir.Let(var, value))
         return var
