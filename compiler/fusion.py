@@ -50,7 +50,7 @@ class _Fusion:
             if self._has(node):
                 continue
             self._take(node)
-            prologue = self._prologue([node], node) if definition_of(node).kind != "view" else []
+            prologue = self._prologue([node], node) if definition_of(node).prologue else []
             members.append(([*prologue, node], node))
         groups = [self._group(nodes, anchor) for nodes, anchor in members]
         return self._ordered(groups)
@@ -107,7 +107,8 @@ class _Fusion:
             found.append(producer)
             inside.add(id(producer))
             self._take(producer)
-            pending.extend(n for n in producer.inputs if n)
+            if definition_of(producer).prologue:
+                pending.extend(n for n in producer.inputs if n)
         return sorted(found, key=lambda node: self.position[node.outputs[0]])
 
     def _shape(self, name: str) -> tuple[int, ...]:

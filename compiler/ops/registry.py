@@ -14,6 +14,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from pkgutil import iter_modules
 from typing import Any, Literal, TypeVar
 
 from ...ir.graph import Type
@@ -75,8 +78,10 @@ def pointwise(*names: str, infer: Infer | None = None, domain: str = "") -> Call
     return _register("pointwise", names, infer or broadcast, domain, prologue=True, epilogue=True)
 
 
-def injective(*names: str, infer: Infer, values: tuple[int, ...] = (), domain: str = "") -> Callable[[F], F]:
-    return _register("injective", names, infer, domain, values=values, prologue=True, epilogue=True)
+def injective(
+    *names: str, infer: Infer, values: tuple[int, ...] = (), domain: str = "", prologue: bool = True
+) -> Callable[[F], F]:
+    return _register("injective", names, infer, domain, values=values, prologue=prologue, epilogue=True)
 
 
 def reduction(*names: str, infer: Infer, values: tuple[int, ...] = (), domain: str = "", prologue: bool = False) -> Callable[[F], F]:
@@ -97,13 +102,8 @@ def host(*names: str, infer: Infer, domain: str = "") -> Callable[[F], F]:
     return _register("host", names, infer, domain)
 
 
+@cache
 def _load_all() -> None:
-    """Imports every module of this package that defines operators."""
-    if _OPS:
-        return
-    from importlib import import_module
-    from pkgutil import iter_modules
-
-    for module in iter_modules(__import__(__package__, fromlist=["_"]).__path__):
-        if module.name not in ("registry", "context", "builder", "infer"):
-            import_module(f"{__package__}.{module.name}")
+    """Imports every module of this package, which is how operators are defined."""
+    for module in iter_modules(import_module(__package__).__path__):
+        import_module(f"{__package__}.{module.name}")

@@ -1,0 +1,249 @@
+"""Loops over elements that are moved: joined where memory allows, vectorized along the axis that costs least, blocked where operands are
+transposed against each other.
+
+    y[a, b, c, d] = x[a, b, c, d] + z[d]       ->   for i in parallel: for d in vector
+    y[a, b] = x[b, a]                          ->   for a.o, b.o in parallel: for a.i in range(16): for b.i in vector(16)
+    y[a, b] = x[indices[a], b]                 ->   for a in parallel: k = indices[a]; check k; for b in vector: y[a, b] = x[k, b]
+
+Statements that do not depend on the inner loops stand outside of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import prod
+
+from ...ir import loops as ir
+from ..ops.builder import Builder
+from .merging import coefficient, merge_axes, polynomial
+
+CHUNK = 4096
+"""Elements of a flat loop that one task does."""
+TASKS = 64
+"""Outer loops become parallel until there are this many tasks."""
+GRAIN = 1024
+"""Elements that a task should do at least."""
+LINE = 64
+"""Bytes of a transposed block's side: a cache line."""
+SHORT = 8
+"""A vector loop of fewer iterations costs as much as a scalar one."""
+
+
+def strided_loops(b: Builder, extents: Sequence[ir.Expr], emit: Callable[[list[ir.Expr]], None]) -> None:
+    """Calls ``emit`` with an index into ``extents`` and lays loops over what it emits. Extents of 1 get no loop.
+
+    ``emit`` may emit lets, checks and stores; with loops or conditions among them, nothing around them is vectorized.
+    """
+    loops = [ir.Var(f"i{axis}", extent=ir.index(extent)) for axis, extent in enumerate(extents)]
+    place: list[ir.Expr] = [ir.ZERO if v.extent is not None and ir.is_const(v.extent, 1) else v for v in loops]
+    with b.collect() as collected:
+        emit(place)
+    remaining, body = merge_axes(tuple(collected), [v for v in loops if any(v is i for i in place)])
+    if not remaining:
+        once = ir.Var("once", extent=ir.ONE)
+        b.emit(ir.For(once, ir.ONE, body, "parallel"))
+        return
+    for stmt in _Schedule(remaining, body).nest():
+        b.emit(stmt)
+
+
+@dataclass(frozen=True)
+class Loop:
+    """A loop of the schedule: ``var`` in ``range(extent)``."""
+
+    var: ir.Var
+    extent: ir.Expr
+    kind: ir.LoopKind
+
+    @property
+    def count(self) -> int:
+        return _count(self.extent)
+
+
+def _count(extent: ir.Expr) -> int:
+    match extent:
+        case ir.Binary("min", ir.Const(value), _):
+            return int(value)  # type: ignore[arg-type]
+        case _:
+            return ir.hint(extent)
+
+
+@dataclass(frozen=True)
+class Access:
+    """A load or a store: how its offset depends on loop variables."""
+
+    buffer: ir.Buffer
+    index: tuple[ir.Expr, ...]
+    is_store: bool
+
+    def step(self, var: ir.Var) -> int | None:
+        """Elements that the offset moves by per iteration of ``var``, None where that is not one number."""
+        found = coefficient(polynomial(self.buffer.offset(self.index)), var)
+        if found is None:
+            return None
+        try:
+            return sum(factor * prod(map(ir.hint, atoms)) for atoms, factor in found.items())
+        except ValueError:
+            return None
+
+
+def accesses_of(body: ir.Body) -> list[Access]:
+    """Every load and store."""
+    found: list[Access] = []
+    for stmt in ir.statements(body):
+        if isinstance(stmt, ir.Store):
+            found.append(Access(stmt.buffer, stmt.index, True))
+        found += [
+            Access(e.buffer, e.index, False) for top in ir.expressions(stmt) for e in ir.walk(top) if isinstance(e, ir.Load)
+        ]
+    return found
+
+
+@dataclass
+class _Schedule:
+    loops: list[ir.Var]
+    body: ir.Body
+
+    def __post_init__(self) -> None:
+        self.accesses = accesses_of(self.body)
+
+    def nest(self) -> ir.Body:
+        if any(isinstance(s, ir.For | ir.While | ir.If) for s in ir.statements(self.body)):
+            return self.arrange(self.loops, [])
+        vector = self.vector()
+        partner = self.partner(vector)
+        if partner is not None:
+            return self.blocked(vector, partner)
+        return self.arrange([v for v in self.loops if v is not vector], [vector])
+
+    # --- which loop becomes what -----------------------------------------------------------------------------------------------
+
+    def vector(self) -> ir.Var:
+        """The loop to vectorize: where the fewest accesses go element by element; the innermost one where that is equal."""
+        return min(reversed(self.loops), key=self.cost)
+
+    def cost(self, var: ir.Var) -> float:
+        assert var.extent is not None
+        short = ir.hint(var.extent) < SHORT
+        total = 0.0
+        for access in self.accesses:
+            step = access.step(var)
+            if step not in (0, 1):
+                total += 1.5 if access.is_store else 1.0
+            elif step == 1:
+                total += 0.8 if short else 0.1
+        return total
+
+    def partner(self, vector: ir.Var) -> ir.Var | None:
+        """The loop to block together with ``vector``: along it, an access that jumps per vector iteration is contiguous."""
+        assert vector.extent is not None
+        if ir.hint(vector.extent) <= SHORT:
+            return None
+        for access in self.accesses:
+            step = access.step(vector)
+            if step is None or abs(step) * access.buffer.dtype.itemsize < LINE:
+                continue
+            for var in reversed(self.loops):
+                if var is not vector and access.step(var) == 1 and var.extent is not None and ir.hint(var.extent) > 1:
+                    return var
+        return None
+
+    # --- arranging -------------------------------------------------------------------------------------------------------------
+
+    def blocked(self, vector: ir.Var, partner: ir.Var) -> ir.Body:
+        """Blocks of one cache line by one cache line; whole ones with constant extents, those at the border with what is left."""
+        assert vector.extent is not None and partner.extent is not None
+        side = max(8, LINE // max(a.buffer.dtype.itemsize for a in self.accesses))
+        rest = [v for v in self.loops if v not in (vector, partner)]
+        blocks: list[ir.Var] = []
+        starts: dict[ir.Var, ir.Expr] = {}
+        whole: ir.Expr = ir.TRUE
+        for var in (partner, vector):
+            assert var.extent is not None
+            block = ir.Var(f"{var.name}_block", extent=ir.floordiv(var.extent + (side - 1), ir.Const(side)))
+            blocks.append(block)
+            starts[var] = block * side
+            whole = ir.all_of(whole, ir.compare("le", starts[var] + side, var.extent))
+
+        def inner(extents: Callable[[ir.Var], ir.Expr]) -> ir.Body:
+            across, along = (ir.Var(f"{v.name}_in", extent=extents(v)) for v in (partner, vector))
+            mapping: dict[ir.Var, ir.Expr] = {partner: starts[partner] + across, vector: starts[vector] + along}
+            body = ir.map_expressions(self.body, lambda e: ir.substitute(e, mapping))
+            return _place(body, [Loop(across, extents(partner), "serial"), Loop(along, extents(vector), "vector")])
+
+        full = inner(lambda _: ir.Const(side))
+        border = inner(lambda v: ir.minimum(ir.Const(side), ir.sub(v.extent or ir.ZERO, starts[v])))
+        return self.arrange([*rest, *blocks], [], (ir.If(whole, full, border),), side * side)
+
+    def arrange(self, outer: Sequence[ir.Var], inner: Sequence[ir.Var], body: ir.Body | None = None, inside: int = 1) -> ir.Body:
+        """Parallel loops, serial loops, the vector loop. ``inside``: elements that one execution of ``body`` does."""
+        loops = [Loop(v, v.extent if v.extent is not None else ir.ONE, "serial") for v in outer]
+        tail = [Loop(v, v.extent if v.extent is not None else ir.ONE, "vector") for v in inner]
+        body = self.body if body is None else body
+        work = inside * prod(loop.count for loop in tail)
+        if not loops:
+            return _chunked(tail[0], body)
+        parallel, serial = self.split(loops, work)
+        below = work * prod(loop.count for loop in serial)
+        last = parallel[-1]
+        if below < GRAIN and prod(p.count for p in parallel) * below > 2 * CHUNK and last.count > 1:
+            size = 1 << max(1, (GRAIN // below).bit_length())
+            return _nest(parallel[:-1], _rows(last, size, [*serial, *tail], body))
+        return _nest(parallel, _place(body, [*serial, *tail]))
+
+    def split(self, loops: list[Loop], work: int) -> tuple[list[Loop], list[Loop]]:
+        """The outermost loops that make enough tasks, and the rest."""
+        tasks = 1
+        for i, loop in enumerate(loops):
+            tasks *= loop.count
+            below = work * prod(other.count for other in loops[i + 1 :])
+            if tasks >= TASKS or below < 2 * GRAIN:
+                return [Loop(p.var, p.extent, "parallel") for p in loops[: i + 1]], loops[i + 1 :]
+        return [Loop(p.var, p.extent, "parallel") for p in loops], []
+
+
+def _chunked(loop: Loop, body: ir.Body) -> ir.Body:
+    """One long loop as parallel chunks of it, a short one as a single task."""
+    if loop.count < 2 * CHUNK:
+        once = Loop(ir.Var("once", extent=ir.ONE), ir.ONE, "parallel")
+        return _nest([once], _place(body, [loop]))
+    return _rows(loop, CHUNK, [], body, "vector")
+
+
+def _rows(loop: Loop, size: int, inner: Sequence[Loop], body: ir.Body, kind: ir.LoopKind = "serial") -> ir.Body:
+    """``loop`` in parallel chunks of ``size`` iterations, with the loops ``inner`` inside."""
+    chunks = ir.floordiv(loop.extent + (size - 1), ir.Const(size))
+    chunk = ir.Var("chunk", extent=chunks)
+    start = chunk * size
+    left = ir.minimum(ir.Const(size), ir.sub(loop.extent, start))
+    var = ir.Var(loop.var.name, extent=left)
+    moved = ir.map_expressions(body, lambda e: ir.substitute(e, {loop.var: start + var}))
+    return _nest([Loop(chunk, chunks, "parallel")], _place(moved, [Loop(var, left, kind), *inner]))
+
+
+def _nest(loops: Sequence[Loop], body: ir.Body) -> ir.Body:
+    for loop in reversed(loops):
+        body = (ir.For(loop.var, loop.extent, body, loop.kind),)
+    return body
+
+
+def _place(body: ir.Body, loops: Sequence[Loop]) -> ir.Body:
+    """``loops`` around ``body``, each statement inside as few of them as it can be."""
+    depth = {loop.var: level for level, loop in enumerate(loops, 1)}
+    levels: list[list[ir.Stmt]] = [[] for _ in range(len(loops) + 1)]
+    for stmt in body:
+        level = len(loops)
+        if isinstance(stmt, ir.Let | ir.Fail):
+            level = max((_depth(e, depth) for e in ir.expressions(stmt)), default=0)
+        if isinstance(stmt, ir.Let):
+            depth[stmt.var] = level
+        levels[level].append(stmt)
+    nested: ir.Body = tuple(levels[-1])
+    for level, loop in reversed(list(enumerate(loops))):
+        nested = (*levels[level], ir.For(loop.var, loop.extent, nested, loop.kind))
+    return nested
+
+
+def _depth(e: ir.Expr, depth: dict[ir.Var, int]) -> int:
+    return max((depth.get(x, 0) for x in ir.walk(e) if isinstance(x, ir.Var)), default=0)
