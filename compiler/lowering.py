@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from math import prod
@@ -24,9 +24,11 @@ from .ops.context import Op, Operand, Reduce, Result
 from .ops.registry import OpDef, lookup
 from .packing import PackedConstants
 from .schedule.contraction import lower_contraction
+from .schedule.halo import zero_halo
+from .schedule.merging import merge_loops
 from .schedule.pointwise import lower_pointwise
 from .schedule.reduction import lower_reduction
-from .schedule.spatial import spatial_loops
+from .schedule.strided import strided_loops
 from .tensor import Extents, Tensor
 
 
@@ -43,7 +45,7 @@ class Lowering:
     """Lowers one group. ``tensors`` describes every value the group touches, ``constants`` holds those that are known."""
 
     group: Group
-    tensors: dict[str, Tensor]
+    tensors: MutableMapping[str, Tensor]
     constants: dict[str, np.ndarray]
     target: Target
     options: NodeOptions
@@ -68,9 +70,12 @@ class Lowering:
                 lower_reduction(self, op, define)
         else:
             definition.define(self.op(self.group.anchor), self.builder)
+            self.builder.body = list(merge_loops(tuple(self.builder.body)))
         return self._finish()
 
     def _finish(self) -> Lowered:
+        for name in self.group.outputs:
+            zero_halo(self, self.tensors[name], self.buffers[name])
         body = tuple(self.builder.body)
         used = _buffers_of(body)
         inputs = {n: b for n, b in self.buffers.items() if b.scope == "input" and b in used}
@@ -118,9 +123,21 @@ class Lowering:
         scalar = self.scalar(name)
         if scalar is not None:
             return scalar
-        tensor = self.tensors[name]
-        load = ir.Load(self.buffer(name), tensor.locate(index))
-        return load
+        name = self._whole_blocks(name)
+        return ir.Load(self.buffer(name), self.tensors[name].locate(index))
+
+    def _whole_blocks(self, name: str) -> str:
+        """A constant with one element per channel, extended by zeros to whole blocks where the output has some channels too many."""
+        out = self.tensors[self.group.outputs[0]]
+        block, tensor = out.layout.block, self.tensors[name]
+        if name not in self.constants or not block or tensor.shape != out.shape[1:2] or not out.shape[1] % block:
+            return name
+        title = f"{name} in whole blocks"
+        if title not in self.tensors:
+            array = np.pad(self.constants[name], (0, -out.shape[1] % block))
+            self.constants[title] = array
+            self.tensors[title] = Tensor(title, tensor.dtype, array.shape)
+        return title
 
     def scalar(self, name: str) -> ir.Expr | None:
         """A constant of one element becomes part of the code."""
@@ -233,7 +250,7 @@ class Lowering:
         if all(_definition(node).kind == "pointwise" for node in self.group.nodes) and lower_pointwise(self, root):
             return
         tensor = self.tensors[root]
-        spatial_loops(self.builder, self.extents.shape(tensor), lambda place: self._at_place(tensor, place))
+        strided_loops(self.builder, self.extents.inner(tensor), lambda place: self._at_place(tensor, place))
 
     def _at_place(self, tensor: Tensor, place: Sequence[ir.Expr]) -> None:
         """One element of the anchor's output, given where it lies in memory."""
@@ -253,8 +270,8 @@ def _buffers_of(body: ir.Body) -> set[ir.Buffer]:
     found: set[ir.Buffer] = set()
     for stmt in ir.statements(body):
         if isinstance(stmt, ir.Store):
-            found.add(stmt.buffer)
-        found.update(e.buffer for top in ir.expressions(stmt) for e in ir.walk(top) if isinstance(e, ir.Load))
+            found.add(stmt.buffer.root)
+        found.update(e.buffer.root for top in ir.expressions(stmt) for e in ir.walk(top) if isinstance(e, ir.Load))
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import ChainMap
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import prod
@@ -19,6 +20,7 @@ from .config import Config
 from .fusion import definition_of, fuse
 from .group import Group
 from .kernels import kernel_key
+from .layout import assign_layouts
 from .lowering import Lowered, Lowering
 from .packing import PackedConstants
 from .tensor import Tensor
@@ -73,13 +75,16 @@ class _Planner:
         for name, kind in self.graph.types.items():
             if isinstance(kind, TensorType) and kind.static_shape is not None:
                 self.tensors[name] = Tensor(name, kind.dtype, kind.static_shape)
-        groups = fuse(self.graph)
+        laid_out = assign_layouts(
+            self.graph, fuse(self.graph), self.tensors, self.constants, self.target.block, self.config
+        )
+        groups = list(laid_out.groups)
         steps: list[PlannedStep] = []
         for group in groups:
             if definition_of(group.anchor).kind == "view":
                 self.alias[group.anchor.outputs[0]] = self.resolve(group.anchor.inputs[0])
             elif all(prod(self.tensors[name].shape) for name in group.outputs):
-                steps.append(self.step(group))
+                steps.append(self.step(group, laid_out.views.get(group, {})))
         return self.assemble(steps, groups)
 
     def _export_constants(self) -> None:
@@ -107,12 +112,13 @@ class _Planner:
             name = self.alias[name]
         return name
 
-    def step(self, group: Group) -> PlannedStep:
+    def step(self, group: Group, view: dict[str, Tensor]) -> PlannedStep:
         options = self.config.for_node(group.anchor.op, group.anchor.name)
-        lowered = Lowering(group, self.tensors, self.constants, self.target, options, self.packs).lower()
+        tensors = ChainMap(view, self.tensors)
+        lowered = Lowering(group, tensors, self.constants, self.target, options, self.packs).lower()
         canonical = canonicalize(lowered.nest)
         source = print_kernel(canonical)
-        moved = sum(self.tensors[n].nbytes for n in lowered.arguments if isinstance(n, str))
+        moved = sum(tensors[n].nbytes for n in lowered.arguments if isinstance(n, str))
         return PlannedStep(group, lowered, canonical, source, kernel_key(source, self.target), self.flops(group), moved)
 
     def flops(self, group: Group) -> int:
@@ -136,11 +142,12 @@ class _Planner:
 
     def assemble(self, steps: list[PlannedStep], groups: list[Group]) -> Plan:
         layout = _Memory(self, steps)
+        table = tuple(layout.step(step) for step in steps)
         program = Program(
             tuple(self.spec(name) for name in self.graph.inputs if name in self.tensors),
             tuple(self.spec(name) for name in self.graph.outputs),
             tuple(layout.specs),
-            tuple(layout.step(step) for step in steps),
+            table,
             layout.arena,
             layout.scratch,
             tuple(array.nbytes for array in layout.blobs),
@@ -227,6 +234,7 @@ class _Memory:
             parallel=nest.parallel and worthwhile,
             name=planned.group.node_names,
             op=planned.group.title,
+            layout=str(self.planner.tensors[planned.group.outputs[0]].layout),
             flops=planned.flops,
             bytes=planned.bytes,
             errors=nest.errors,

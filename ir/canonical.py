@@ -42,7 +42,8 @@ class _Rewriter:
         if known is None:
             shape, strides = tuple(map(self.expr, b.shape)), tuple(map(self.expr, b.strides))
             base = None if b.base is None else self.buffer(b.base)
-            known = self.buffers[b] = replace(b, shape=shape, strides=strides, base=base)
+            start = None if b.start is None else self.expr(b.start)
+            known = self.buffers[b] = replace(b, shape=shape, strides=strides, base=base, start=start)
         return known
 
     def expr(self, e: ir.Expr) -> ir.Expr:

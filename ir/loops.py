@@ -213,7 +213,7 @@ class Bitcast(Expr):
 @dataclass(frozen=True, eq=False)
 class Buffer:
     """Memory with a shape and strides in elements. ``register`` buffers live inside one tile and are indexed by constants after unrolling.
-    With a ``base``, it is that buffer's memory seen with another shape."""
+    With a ``base``, it is that buffer's memory seen with another shape. Index 0 lies ``start`` elements into the memory."""
 
     name: str
     dtype: DType
@@ -221,6 +221,7 @@ class Buffer:
     strides: tuple[Expr, ...]
     scope: Scope
     base: Buffer | None = None
+    start: Expr | None = None
 
     @property
     def root(self) -> Buffer:
@@ -236,7 +237,7 @@ class Buffer:
 
     def offset(self, index: tuple[Expr, ...]) -> Expr:
         """The element offset of ``index`` from the buffer's start."""
-        total: Expr = ZERO
+        total: Expr = self.start if self.start is not None else ZERO
         for i, stride in zip(index, self.strides, strict=True):
             total = add(total, mul(i, stride))
         return total
@@ -563,8 +564,11 @@ def guarded(condition: Expr, a: Expr, b: Operand) -> Expr:
 
 
 def cast(a: Expr, dtype: DType, *, saturate: bool = False) -> Expr:
+    """A conversion; back from float32 to the narrower float that it came from is none."""
     if a.dtype is dtype:
         return a
+    if isinstance(a, Cast) and a.a.dtype is dtype and a.dtype is dtypes.float32 and dtype.is_float and dtype.bits < 32:
+        return a.a
     if isinstance(a, Const) and dtype.kind == "float" and dtype.bits >= 32 and a.dtype.kind in ("int", "uint", "bool"):
         return Const(float(a.value), dtype)  # type: ignore[arg-type]
     return Cast(a, dtype, saturate)
@@ -646,6 +650,21 @@ def transform(e: Expr, leaf: Callable[[Expr], Expr]) -> Expr:
             return Bitcast(transform(a, leaf), dtype)
         case _:
             raise TypeError(type(e).__name__)
+
+
+def map_loads(e: Expr, f: Callable[[Load], Expr]) -> Expr:
+    """``e`` with ``f`` applied to its loads, those inside of indices left to ``f``."""
+    match e:
+        case Load():
+            return f(e)
+        case Unary() | Cast() | Bitcast():
+            return replace(e, a=map_loads(e.a, f))
+        case Binary():
+            return replace(e, a=map_loads(e.a, f), b=map_loads(e.b, f))
+        case Select() | Guarded():
+            return replace(e, condition=map_loads(e.condition, f), a=map_loads(e.a, f), b=map_loads(e.b, f))
+        case _:
+            return e
 
 
 _SMART: dict[str, Callable[[Expr, Expr], Expr]] = {

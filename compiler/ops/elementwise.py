@@ -28,6 +28,11 @@ for _name, _op in {"Equal": "eq", "Less": "lt", "LessOrEqual": "le", "Greater": 
         return ir.Binary(_op, x, y)
 
 
+@pointwise("Identity")
+def identity(op: Op, x: ir.Expr) -> ir.Expr:
+    return x
+
+
 @pointwise("Relu")
 def relu(op: Op, x: ir.Expr) -> ir.Expr:
     return ir.select(x < 0, ir.wrap(0, x.dtype), x)

@@ -98,8 +98,14 @@ def view(*names: str, infer: Infer, values: tuple[int, ...] = (), domain: str = 
     return _register("view", names, infer, domain, values=values)
 
 
-def host(*names: str, infer: Infer, domain: str = "") -> Callable[[F], F]:
-    return _register("host", names, infer, domain)
+def host(*names: str, domain: str = "") -> Callable[[F], F]:
+    """An operator that Python runs: ``f(node, inputs, call) -> outputs``. ``inputs`` has None for absent ones; ``call(body, arguments)`` gives the
+    outputs of a subgraph. What it gives is typed when it is there."""
+    return _register("host", names, _not_inferred, domain)
+
+
+def _not_inferred(context: Any) -> list[Type]:
+    raise AssertionError(f"{context.node} runs on the host: its types are those of its values")
 
 
 @cache

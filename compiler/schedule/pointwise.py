@@ -25,8 +25,8 @@ def lower_pointwise(lowering: Lowering, root: str) -> bool:
     strides = {name: s for name, s in found.items() if s is not None}
     if len(strides) != len(found):
         return False
-    extents, merged = merge_axes(out.physical, list(strides.values()))
-    keep_block = bool(out.layout.block) and len(extents) > 1
+    extents, merged = merge_axes(out.inner, list(strides.values()))
+    keep_block = bool(out.layout.block) and extents[-1] == out.layout.block
     shape = tuple(
         ir.Const(e) if keep_block and i == len(extents) - 1 else lowering.extents(e) for i, e in enumerate(extents)
     )
@@ -39,6 +39,7 @@ def lower_pointwise(lowering: Lowering, root: str) -> bool:
             tuple(ir.ONE if s == 0 else e for e, s in zip(shape, steps, strict=True)),
             tuple(ir.Const(s) if s in (0, 1) else lowering.extents(s) for s in steps),
             scope,
+            start=lowering.extents(lowering.tensors[name].start) if lowering.tensors[name].layout.halo else None,
         )
 
     def emit(place: list[ir.Expr]) -> None:
@@ -72,27 +73,19 @@ def lower_pointwise(lowering: Lowering, root: str) -> bool:
 
 def operand_strides(tensor: Tensor, out: Tensor) -> tuple[int, ...] | None:
     """The element stride of ``tensor`` along each physical axis of ``out`` (0 where it is broadcast), None where there is none."""
-    if tensor.layout == out.layout and tensor.shape == out.shape:
-        return tuple(0 if e == 1 else s for e, s in zip(out.physical, tensor.strides(), strict=True))
-    if tensor.layout.block and tensor.layout != out.layout:
-        return None
-    rank = len(out.shape)
-    shape = (1,) * (rank - len(tensor.shape)) + tensor.shape
-    block = out.layout.block
     if tensor.layout.block:
-        own = dict(enumerate(tensor.strides()))
-        physical = tensor.physical
-        return tuple(0 if physical[i] == 1 and out.physical[i] != 1 else own[i] for i in range(len(physical)))
-    strides: list[int] = []
-    step = 1
-    for extent in reversed(shape):
-        strides.insert(0, 0 if extent == 1 else step)
-        step *= extent
+        if tensor.layout.block != out.layout.block:
+            return None
+        return tuple(0 if have == 1 else s for have, s in zip(tensor.inner, tensor.strides(), strict=True))
+    missing = len(out.shape) - len(tensor.shape)
+    own = (0 if e == 1 else s for e, s in zip(tensor.shape, tensor.strides(), strict=True))
+    strides = (*(0,) * missing, *own)
+    block = out.layout.block
     if not block:
-        return tuple(strides)
-    if out.shape[1] % block and shape[1] != 1:
-        return None
+        return strides
     n, c, *rest = strides
+    if c and out.shape[1] % block:
+        return None
     return (n, c * block, *rest, c)
 
 

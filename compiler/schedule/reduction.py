@@ -1,68 +1,166 @@
 """Reductions without a register tile: loops over the output, with the reduction inside.
 
-Where the innermost reduced axis is the one that walks memory element by element, it is the vector loop (the lanes hold partial results);
-otherwise the output's last axis is, and each lane holds the result of its own output element.
+Neighbouring axes that memory crosses evenly are one axis first. Where the innermost reduced axis is the one that walks memory
+element by element, it is the vector loop (the lanes hold partial results); otherwise the output's last axis is, and each lane holds
+the result of its own element:
 
     y[i] = sum_k x[i, k]   ->   for i in parallel: for k in vector: total += x[i, k]
-    y[j] = sum_k x[k, j]   ->   for j in vector: for k in range: total += x[k, j]
+    y[j] = sum_k x[k, j]   ->   for block in parallel: acc[32] = 0; for k: for j in vector(32): acc[j] += x[k, block * 32 + j]
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ...ir import loops as ir
-from ..ops.builder import neutral
+from ..ops.builder import Builder, neutral
 from ..ops.context import Op, Reduce
 from ..tensor import Tensor
+from .merging import merge_axes
 
 if TYPE_CHECKING:
     from ..lowering import Lowering
+
+BLOCK = 32
+"""Elements of the output's last axis that are reduced together: a few registers, so that their latencies overlap."""
+SHORT = 8
+"""A reduced axis with fewer elements does not fill the vectors; the output's last axis is the vector loop then."""
 
 
 def lower_reduction(lowering: Lowering, op: Op, define: Callable[..., Reduce]) -> None:
     """Emits the loops of a reduction and stores its elements."""
     b = lowering.builder
     tensor = lowering.tensors[op.node.outputs[0]]
-    shape = lowering.extents.shape(tensor)
+    shape = lowering.extents.inner(tensor)
     place: list[ir.Expr] = [ir.ZERO if ir.is_const(e, 1) else ir.Var(f"i{axis}", extent=e) for axis, e in enumerate(shape)]
     index = logical_index(tensor, place)
     reduce = define(*index)
     axes = [ir.Var(name, extent=ir.index(extent)) for name, extent in reduce.axes]
     term = reduce.term(*(ir.ZERO if v.extent is not None and ir.is_const(v.extent, 1) else v for v in axes))
     axes = [v for v in axes if v.extent is not None and not ir.is_const(v.extent, 1)]
-    loops = [v for v in place if isinstance(v, ir.Var)]
-    inside = bool(axes) and _walks(term, axes[-1]) and not (loops and _walks(term, loops[-1]))
-    first = reduce.first if reduce.first is not None else neutral(reduce.op, term.dtype)
-
-    def body() -> None:
-        total = b.scalar("total", first)
-        with b.collect() as innermost:
-            b.assign(total, ir.Binary(reduce.op, total, term))
-        nested: ir.Body = tuple(innermost)
-        for var in reversed(axes):
-            assert var.extent is not None
-            nested = (ir.For(var, var.extent, nested, "vector" if inside and var is axes[-1] else "serial"),)
-        for stmt in nested:
-            b.emit(stmt)
+    total = ir.Var("total", term.dtype)
+    axes, step = merge_axes((ir.Assign(total, ir.Binary(reduce.op, total, term)),), axes)
+    with b.collect() as finish:
         lowering.write(tensor.name, index, reduce.finish(total))
+    first = reduce.first if reduce.first is not None else neutral(reduce.op, term.dtype)
+    body = (ir.Declare(total, first), *nested(axes, step), *finish)
+    loops, body = merge_axes(body, [v for v in place if isinstance(v, ir.Var)])
+    _Schedule(b, total, loops, axes, body, keep_last=bool(tensor.layout.block)).emit()
 
-    _nest(lowering, loops, body, vector=not inside)
+
+@dataclass
+class _Schedule:
+    """``body``, inside of ``loops``, is Declare(total), serial loops over ``axes`` around one Assign, and what stores the result."""
+
+    b: Builder
+    total: ir.Var
+    loops: list[ir.Var]
+    axes: list[ir.Var]
+    body: ir.Body
+    keep_last: bool
+
+    def emit(self) -> None:
+        if self.along():
+            axis = self.axes[-1]
+            self.inside(self.loops, _with_kind(self.body, axis, "vector"))
+            return
+        if not self.loops:
+            self.inside([], self.body)
+            return
+        *outer, last = self.loops
+        assert last.extent is not None
+        size = ir.hint(last.extent)
+        if self.keep_last or size < 2 * BLOCK or not self.uniform():
+            self.inside(outer, (ir.For(last, last.extent, self.body, "vector"),))
+            return
+        block = ir.Var("block", extent=(last.extent + (BLOCK - 1)) // BLOCK)
+        start = block * BLOCK
+        whole = self.blocked(last, start)
+        if size % BLOCK:
+            lane = ir.Var(last.name, extent=last.extent - start)
+            assert lane.extent is not None
+            rest = ir.For(lane, lane.extent, _substituted(self.body, {last: start + lane}), "vector")
+            whole = (ir.If(start + BLOCK <= last.extent, whole, (rest,)),)
+        self.inside([*outer, block], whole)
+
+    def along(self) -> bool:
+        """Whether the last reduced axis is the vector loop."""
+        if not self.axes:
+            return False
+        axis, last = self.axes[-1], self.loops[-1] if self.loops else None
+        assert axis.extent is not None
+        if last is None:
+            return True
+        assert last.extent is not None
+        if _walks(self.body, last):
+            return False
+        return _walks(self.body, axis) and (ir.hint(axis.extent) >= SHORT or ir.hint(last.extent) < SHORT)
+
+    def uniform(self) -> bool:
+        """Whether nothing in the body is wider than the accumulators, which would change the number of lanes."""
+        bits = self.total.dtype.itemsize
+        for stmt in ir.statements(self.body):
+            if isinstance(stmt, ir.Store) and stmt.buffer.dtype.itemsize > bits:
+                return False
+            for e in ir.expressions(stmt):
+                if any(isinstance(x, ir.Load | ir.Cast) and x.dtype.itemsize > bits for x in ir.walk(e)):
+                    return False
+        return True
+
+    def blocked(self, last: ir.Var, start: ir.Expr) -> ir.Body:
+        """``BLOCK`` elements of the last axis, each with an accumulator in a register."""
+        extent = ir.Const(BLOCK)
+        acc = ir.Buffer("acc", self.total.dtype, (extent,), (ir.ONE,), "register")
+        declare, *steps = self.body
+        assert isinstance(declare, ir.Declare)
+        reduction = steps.pop(0) if self.axes else None
+
+        def each(body: ir.Body) -> ir.For:
+            lane = ir.Var("lane", extent=extent)
+            body = _accumulating(body, self.total, acc, lane)
+            return ir.For(lane, extent, _substituted(body, {last: start + lane, self.total: acc(lane)}), "vector")
+
+        def innermost(stmt: ir.Stmt) -> ir.Stmt:
+            if isinstance(stmt, ir.For):
+                return ir.For(stmt.var, stmt.extent, tuple(map(innermost, stmt.body)), stmt.kind)
+            return each((stmt,))
+
+        if reduction is None:
+            reduction = steps.pop(0)
+        first = ir.Assign(self.total, declare.value)
+        return (ir.Alloc(acc), each((first,)), innermost(reduction), each(tuple(steps)))
+
+    def inside(self, loops: Sequence[ir.Var], body: ir.Body) -> None:
+        for stmt in nested(loops, body, "parallel"):
+            self.b.emit(stmt)
 
 
-def _nest(lowering: Lowering, loops: list[ir.Var], body: Callable[[], None], *, vector: bool) -> None:
-    """``body`` inside the loops: all parallel, but the last one a vector loop where asked for."""
-    b = lowering.builder
-    with b.collect() as inner:
-        body()
-    nested: ir.Body = tuple(inner)
-    for depth, var in reversed(list(enumerate(loops))):
+def nested(loops: Sequence[ir.Var], body: ir.Body, kind: ir.LoopKind = "serial") -> ir.Body:
+    """``body`` inside of loops, the first outermost."""
+    for var in reversed(loops):
         assert var.extent is not None
-        kind: ir.LoopKind = "vector" if vector and depth == len(loops) - 1 else "parallel"
-        nested = (ir.For(var, var.extent, nested, kind),)
-    for stmt in nested:
-        b.emit(stmt)
+        body = (ir.For(var, var.extent, body, kind),)
+    return body
+
+
+def _with_kind(body: ir.Body, var: ir.Var, kind: ir.LoopKind) -> ir.Body:
+    return tuple(
+        ir.For(s.var, s.extent, _with_kind(s.body, var, kind), kind if s.var is var else s.kind) if isinstance(s, ir.For) else s
+        for s in body
+    )
+
+
+def _accumulating(body: ir.Body, total: ir.Var, acc: ir.Buffer, lane: ir.Var) -> ir.Body:
+    """Assignments to ``total`` as stores to the accumulator."""
+    return tuple(
+        ir.Store(acc, (lane,), stmt.value) if isinstance(stmt, ir.Assign) and stmt.var is total else stmt for stmt in body
+    )
+
+
+def _substituted(body: ir.Body, mapping: dict[ir.Var, ir.Expr]) -> ir.Body:
+    return ir.map_expressions(body, lambda e: ir.substitute(e, mapping))
 
 
 def logical_index(tensor: Tensor, place: Sequence[ir.Expr]) -> tuple[ir.Expr, ...]:
@@ -74,9 +172,10 @@ def logical_index(tensor: Tensor, place: Sequence[ir.Expr]) -> tuple[ir.Expr, ..
     return (n, c * block + lane, *rest)
 
 
-def _walks(term: ir.Expr, var: ir.Var) -> bool:
-    """Whether some load of ``term`` moves by one element per step of ``var``."""
-    return any(isinstance(e, ir.Load) and step_of(e, var) == 1 for e in ir.walk(term))
+def _walks(body: ir.Body, var: ir.Var) -> bool:
+    """Whether some load of what ``body`` reduces moves by one element per step of ``var``."""
+    terms = (s.value for s in ir.statements(body) if isinstance(s, ir.Assign))
+    return any(isinstance(x, ir.Load) and step_of(x, var) == 1 for e in terms for x in ir.walk(e))
 
 
 def step_of(load: ir.Load, var: ir.Var) -> int | None:

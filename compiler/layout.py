@@ -1,0 +1,313 @@
+"""Layouts: NCHWc through a whole network, converted only where an operator cannot have it.
+
+    x (NCHW) -> Conv -> Relu -> Conv -> Softmax        =>        x -> Conv -> [NCHW8c] Relu -> Conv -> [to NCHW] -> Softmax
+
+A convolution makes its output in blocks of the target's lanes, so that a vector holds channels of one pixel; whatever reads elements by their
+logical index (pointwise groups, pooling) keeps the layout it is given. A value that padding convolutions read gets a halo of zeros, which
+its producer writes, so that their loops have no borders. Everything else gets a converted copy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from ..ir import dtypes
+from ..ir.graph import Graph, Node
+from .config import Config
+from .group import Group
+from .ops.convolution import kernel_extents, padding
+from .ops.infer import InferContext
+from .ops.registry import lookup
+from .tensor import PLAIN, Layout, Tensor
+
+POOLING = frozenset(
+    {"MaxPool", "AveragePool", "LpPool", "GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool"}
+)
+"""Reductions that read and write by logical index, channel by channel."""
+CHANNEL_MOVES = frozenset({"Concat", "Split"})
+"""Operators that move whole channels: with whole blocks, they work on blocks as on anything else."""
+
+
+@dataclass(frozen=True)
+class LaidOut:
+    """Groups with conversions among them, and the tensors of each group as its kernel sees them."""
+
+    groups: tuple[Group, ...]
+    views: dict[Group, dict[str, Tensor]]
+
+
+def assign_layouts(
+    graph: Graph, groups: Iterable[Group], tensors: dict[str, Tensor], constants: dict[str, np.ndarray], block: int, config: Config
+) -> LaidOut:
+    """Chooses the layout of every value in ``tensors`` (changed in place) and inserts conversions."""
+    return _Layouts(graph, list(groups), tensors, constants, block, config).run()
+
+
+@dataclass
+class _Layouts:
+    graph: Graph
+    groups: list[Group]
+    tensors: dict[str, Tensor]
+    constants: dict[str, np.ndarray]
+    block: int
+    config: Config
+    result: list[Group] = field(default_factory=list)
+    views: dict[Group, dict[str, Tensor]] = field(default_factory=dict)
+    converted: dict[tuple[str, Layout], str] = field(default_factory=dict)
+
+    def run(self) -> LaidOut:
+        for group in self.groups:
+            block = self.output_block(group)
+            for name in (o for node in group.nodes for o in node.outputs if o in self.tensors):
+                if block and self.blockable(self.tensors[name]):
+                    self.tensors[name] = replace(self.tensors[name], layout=Layout(block))
+        self.add_halos()
+        for group in self.groups:
+            self.place(group)
+        self.graph.outputs = tuple(
+            name if self.tensors[name].layout.plain else self.convert(name, PLAIN) for name in self.graph.outputs
+        )
+        return LaidOut(tuple(self.result), self.views)
+
+    # --- choice ----------------------------------------------------------------------------------------------------------------
+
+    def output_block(self, group: Group) -> int:
+        """The channel block in which a group makes its outputs; 0 for row-major."""
+        anchor = group.anchor
+        options = self.config.for_node(anchor.op, anchor.name)
+        out = self.tensors[anchor.outputs[0]]
+        if options.layout == "plain" or not self.blockable(out) or not self.fits(group, out):
+            return 0
+        if anchor.op == "Conv":
+            return self.block if self.conv_blocks(anchor) else 0
+        if not self.keeps_layout(group):
+            return 0
+        blocked = [n for n in group.inputs if self.tensors[n].layout.block]
+        if anchor.op in CHANNEL_MOVES:
+            return self.block if len(blocked) == len(group.inputs) and self.whole_blocks(group) else 0
+        size = [self.tensors[n].nbytes for n in blocked]
+        other = [
+            self.tensors[n].nbytes
+            for n in group.inputs
+            if n not in blocked and n not in self.constants and len(self.tensors[n].shape) == len(out.shape)
+        ]
+        return self.block if size and sum(size) >= sum(other) else 0
+
+    def blockable(self, tensor: Tensor) -> bool:
+        return len(tensor.shape) >= 3 and tensor.dtype is dtypes.float32 and tensor.shape[1] >= self.block
+
+    def fits(self, group: Group, out: Tensor) -> bool:
+        """Whether every operand of a blocked group can be read: of the same shape, or broadcast in whole blocks."""
+        whole = out.shape[1] % self.block == 0
+        for name in group.outputs:
+            if self.tensors[name].dtype is not dtypes.float32 and group.anchor.op not in CHANNEL_MOVES:
+                return False
+        if whole:
+            return True
+        for node in group.nodes:
+            definition = lookup(node.domain, node.op)
+            if node.op == "Conv":
+                if len(node.inputs) > 2 and node.inputs[2] and node.inputs[2] not in self.constants:
+                    return False
+            elif node.op not in POOLING and (definition is None or definition.kind != "pointwise"):
+                return False
+        return True
+
+    def conv_blocks(self, node: Node) -> bool:
+        x, w = (self.tensors[name] for name in node.inputs[:2])
+        groups = int(node.attrs.get("group", 1))  # type: ignore[arg-type]
+        if node.inputs[1] not in self.constants:
+            return False
+        per_in, per_out = w.shape[1], w.shape[0] // groups
+        return groups == 1 or (per_in == 1 and per_out == 1) or (per_in % self.block == 0 and per_out % self.block == 0)
+
+    def keeps_layout(self, group: Group) -> bool:
+        """Whether every node of a group reads and writes by logical index only, without mixing channels across blocks."""
+        for node in group.nodes:
+            definition = lookup(node.domain, node.op)
+            if node.op in POOLING or (node.op in CHANNEL_MOVES and node is group.anchor):
+                if node.op == "MaxPool" and len(node.outputs) > 1 and node.outputs[1]:
+                    return False
+                continue
+            if definition is None or definition.kind != "pointwise" or len(node.outputs) > 1:
+                return False
+            if node.op in ("BatchNormalization", "PRelu"):
+                return False
+        return True
+
+    def whole_blocks(self, group: Group) -> bool:
+        """Concat or Split along the channels, in whole blocks."""
+        node = group.anchor
+        names = [n for n in (*group.inputs, *group.outputs) if n not in self.constants]
+        rank = len(self.tensors[group.outputs[0]].shape)
+        axis = int(node.attrs.get("axis", 0))  # type: ignore[arg-type]
+        return (
+            len(group.nodes) == 1
+            and axis % rank == 1
+            and all(len(self.tensors[n].shape) == rank and self.tensors[n].shape[1] % self.block == 0 for n in names)
+        )
+
+    def add_halos(self) -> None:
+        """A value gets the largest padding of the convolutions that read it, when its producer can write around it."""
+        makers = {name: group for group in self.groups for name in group.outputs}
+        wanted: dict[str, list[tuple[int, int]]] = {}
+        others: set[str] = set(self.graph.outputs)
+        for group in self.groups:
+            for name in group.inputs:
+                pads = self.pads(group, name)
+                if pads is None:
+                    if not self.by_index(group) or group.anchor.op in CHANNEL_MOVES:
+                        others.add(name)
+                elif any(p or q for p, q in pads):
+                    have = wanted.setdefault(name, [(0, 0)] * len(pads))
+                    wanted[name] = [(max(a, p), max(b, q)) for (a, b), (p, q) in zip(have, pads, strict=True)]
+        for name, halo in wanted.items():
+            maker = makers.get(name)
+            if maker is not None and name not in others and self.by_index(maker) and maker.anchor.op not in CHANNEL_MOVES:
+                tensor = self.tensors[name]
+                self.tensors[name] = replace(tensor, layout=Layout(tensor.layout.block, tuple(halo)))
+
+    def pads(self, group: Group, name: str) -> list[tuple[int, int]] | None:
+        """The padding with which a convolution reads a value; None for any other reader."""
+        node = group.anchor
+        if node.op != "Conv" or name != node.inputs[0] or name in node.inputs[1:]:
+            return None
+        types = tuple(None for _ in node.inputs)
+        context = _Shapes(node, types, (), self.tensors)
+        _, dilated = kernel_extents(context)
+        before, after = padding(context, self.tensors[name].shape[2:], dilated)
+        return list(zip(before, after, strict=True))
+
+    def by_index(self, group: Group) -> bool:
+        return group.anchor.op == "Conv" or self.keeps_layout(group)
+
+    # --- conversions -----------------------------------------------------------------------------------------------------------
+
+    def place(self, group: Group) -> None:
+        """Adds a group to the result, its inputs converted to layouts that it can read."""
+        out = self.tensors[group.outputs[0]]
+        renames: dict[str, str] = {}
+        for name in group.inputs:
+            wanted = self.wanted(group, name, out)
+            if wanted != self.tensors[name].layout:
+                renames[name] = self.convert(name, wanted)
+        placed = _renamed(group, renames)
+        self.result.append(placed)
+        view = self.view(placed)
+        if view:
+            self.views[placed] = view
+
+    def wanted(self, group: Group, name: str, out: Tensor) -> Layout:
+        """The layout in which a group reads one of its inputs."""
+        tensor, anchor = self.tensors[name], group.anchor
+        pads = self.pads(group, name)
+        if pads is not None:
+            covered = tensor.layout.halo or ((0, 0),) * len(pads)
+            fits = out.layout.block or not tensor.layout.block
+            if fits and all(a >= p and b >= q for (a, b), (p, q) in zip(covered, pads, strict=True)):
+                return tensor.layout
+            block = tensor.layout.block if out.layout.block else 0
+            return Layout(block, tuple(pads)) if any(p or q for p, q in pads) else Layout(block)
+        if not out.layout.block:
+            return PLAIN if not self.by_index(group) or tensor.layout.block else tensor.layout
+        if anchor.op in CHANNEL_MOVES:
+            return Layout(self.block)
+        if tensor.layout.block or tensor.shape == () or name in self.weights(group):
+            return tensor.layout
+        shape = (1,) * (len(out.shape) - len(tensor.shape)) + tensor.shape
+        if shape[1] == 1 or (out.shape[1] % self.block == 0 and name in self.constants):
+            return tensor.layout
+        if tensor.shape == out.shape or (len(tensor.shape) == len(out.shape) and out.shape[1] % self.block):
+            return Layout(self.block)
+        return tensor.layout
+
+    def weights(self, group: Group) -> set[str]:
+        return set(group.anchor.inputs[1:]) if group.anchor.op == "Conv" else set()
+
+    def convert(self, name: str, layout: Layout) -> str:
+        """The value in another layout: a constant is converted now, anything else by a group of its own."""
+        found = self.converted.get((name, layout))
+        if found is not None:
+            return found
+        tensor = self.tensors[name]
+        title = self.converted[name, layout] = f"{name} as {layout}"
+        self.tensors[title] = Tensor(title, tensor.dtype, tensor.shape, layout)
+        if name in self.constants:
+            self.constants[title] = to_layout(self.constants[name], self.tensors[title])
+            return title
+        same_memory = not layout.halo and not tensor.layout.halo and all(e == 1 for e in tensor.shape[2:]) and tensor.shape[1] % self.block == 0
+        node = Node("Reshape" if same_memory else "Identity", (name,), (title,), name=f"{name} to {layout}")
+        self.result.append(Group((node,), node, (name,), (title,)))
+        return title
+
+    # --- what a kernel sees ------------------------------------------------------------------------------------------------------
+
+    def view(self, group: Group) -> dict[str, Tensor]:
+        """Tensors seen in another shape of the same memory, where that makes the loops longer or the layout plain."""
+        names = [n for n in (*group.inputs, *group.outputs)]
+        if group.anchor.op in CHANNEL_MOVES and self.tensors[group.outputs[0]].layout.block:
+            return {
+                n: Tensor(n, self.tensors[n].dtype, self.tensors[n].physical) for n in names if self.tensors[n].layout.block
+            }
+        if group.anchor.op == "Conv" and self.flattens(group):
+            spatial = self.tensors[group.anchor.outputs[0]].shape[2:]
+            inside = [o for node in group.nodes for o in node.outputs if o]
+            every = dict.fromkeys([*names, *inside])
+            return {n: _flat(self.tensors[n]) for n in every if self.tensors[n].shape[2:] == spatial}
+        return {}
+
+    def flattens(self, group: Group) -> bool:
+        """Whether a convolution is a matrix product over all pixels: 1x1, stride 1, no halo anywhere."""
+        node = group.anchor
+        x, w, y = (self.tensors[n] for n in (*node.inputs[:2], node.outputs[0]))
+        if any(k != 1 for k in w.shape[2:]) or x.shape[2:] != y.shape[2:] or len(y.shape) < 4 or x.layout.block != y.layout.block:
+            return False
+        names = [n for n in (*group.inputs, *group.outputs) if n not in node.inputs[1:]]
+        for tensor in (self.tensors[n] for n in names):
+            same = tensor.shape[2:] == y.shape[2:] and len(tensor.shape) == len(y.shape)
+            if tensor.layout.halo or not (same or all(e == 1 for e in tensor.shape[-len(y.shape) + 2 :])):
+                return False
+        return True
+
+
+@dataclass(frozen=True)
+class _Shapes(InferContext):
+    """Shapes by value name, for the helpers that read them from a context."""
+
+    tensors: dict[str, Tensor]
+
+    def shape(self, i: int) -> tuple[int, ...]:
+        return self.tensors[self.node.inputs[i]].shape
+
+
+def _flat(tensor: Tensor) -> Tensor:
+    n, c, *spatial = tensor.shape
+    return replace(tensor, shape=(n, c, *(1,) * (len(spatial) - 1), int(np.prod(spatial))))
+
+
+def _renamed(group: Group, names: dict[str, str]) -> Group:
+    if not names:
+        return group
+    nodes = {id(n): n.replace(inputs=tuple(names.get(i, i) for i in n.inputs)) for n in group.nodes}
+    return Group(
+        tuple(nodes[id(n)] for n in group.nodes),
+        nodes[id(group.anchor)],
+        tuple(dict.fromkeys(names.get(n, n) for n in group.inputs)),
+        group.outputs,
+    )
+
+
+def to_layout(array: np.ndarray, tensor: Tensor) -> np.ndarray:
+    """A constant in the memory order of ``tensor``; padding channels and halo are zero."""
+    block = tensor.layout.block
+    array = np.pad(array, tensor.margins)
+    if not block:
+        return np.ascontiguousarray(array)
+    n, c, *rest = array.shape
+    blocks = -(-c // block)
+    array = np.pad(array, [(0, 0), (0, blocks * block - c), *[(0, 0)] * len(rest)])
+    split = array.reshape(n, blocks, block, *rest)
+    return np.ascontiguousarray(np.moveaxis(split, 2, -1))
