@@ -1,0 +1,69 @@
+"""Softmax, LogSoftmax and Hardmax (ONNX operator specification, opset 13): along any axis; the result has the type of the input."""
+
+from __future__ import annotations
+
+from ...ir import loops as ir
+from .builder import Builder
+from .context import Op
+from .infer import InferContext, same_as
+from .lines import Index, Line, lines
+from .registry import nest
+
+
+def _axis(context: InferContext) -> int:
+    return context.axis(context.attr("axis", -1), context.rank(0))
+
+
+def _infer(context: InferContext) -> object:
+    _axis(context)
+    return same_as(0)(context)
+
+
+@nest("Softmax", infer=_infer, prologue=True, epilogue=True)
+def softmax(op: Op, b: Builder) -> None:
+    """exp(x - max) / sum(exp(x - max)): the maximum, the exponentials and their sum, the scaling, each line in cache meanwhile."""
+    x, y = op.input(0), op.output(0)
+    with lines(b, x, (_axis(op),)) as line:
+        read, kept = line.reader(x)
+        highest = line.reduce("highest", "max", lambda k: x(*line.at(k)), keep=kept)
+        powers = kept or line.keep("powers", x.dtype)
+        total = line.reduce("total", "add", lambda k: ir.unary("exp", read(k) - highest), keep=powers)
+        scale = b.let("scale", 1.0 / total)
+        with line.each() as k:
+            y.store(line.at(k), powers(k) * scale)
+
+
+@nest("LogSoftmax", infer=_infer, prologue=True, epilogue=True)
+def log_softmax(op: Op, b: Builder) -> None:
+    """(x - max) - log(sum(exp(x - max)))"""
+    x, y = op.input(0), op.output(0)
+    with lines(b, x, (_axis(op),)) as line:
+        read, kept = line.reader(x)
+        highest = line.reduce("highest", "max", lambda k: x(*line.at(k)), keep=kept)
+        total = line.reduce("total", "add", lambda k: ir.unary("exp", read(k) - highest))
+        shift = b.let("shift", ir.unary("log", total))
+        with line.each() as k:
+            y.store(line.at(k), (read(k) - highest) - shift)
+
+
+@nest("Hardmax", infer=_infer, prologue=True, epilogue=True)
+def hardmax(op: Op, b: Builder) -> None:
+    """1 at the first maximum of each line, 0 elsewhere."""
+    x, y = op.input(0), op.output(0)
+    with lines(b, x, (_axis(op),)) as line:
+        read, kept = line.reader(x)
+        highest = line.reduce("highest", "max", lambda k: x(*line.at(k)), keep=kept)
+        first = first_where(line, lambda k: read(k).eq(highest) | ir.unary("isnan", read(k)))
+        with line.each() as k:
+            y.store(line.at(k), ir.select(k[0].eq(first), ir.Const(1.0, y.dtype), 0.0))
+
+
+def first_where(line: Line, holds: object, *, last: bool = False) -> ir.Expr:
+    """The first (or last) position of a line along one axis at which ``holds(k)``; 0 where it holds nowhere."""
+    assert callable(holds)
+    nowhere = ir.Const(-1) if last else line.length
+
+    def position(k: Index) -> ir.Expr:
+        return ir.select(holds(k), k[0], nowhere)
+
+    return line.reduce("position", "max" if last else "min", position, first=nowhere)
