@@ -244,10 +244,7 @@ def cast(x: Value, source: DType, to: DType, saturate: bool) -> Value:
 
 def _truncated(x: np.ndarray, to: DType) -> np.ndarray:
     """Towards zero, then the low bits; what does not fit in 32 (64) bits is the lowest int32 (int64, uint64), as on x86."""
-    if to.kind == "int":
-        wide = dtypes.int32 if to.bits <= 32 else dtypes.int64
-    else:
-        wide = dtypes.uint64 if to.bits == 64 else dtypes.int64
+    wide = dtypes.int32 if to.bits <= 16 or to is dtypes.int32 else dtypes.uint64 if to is dtypes.uint64 else dtypes.int64
     low, high = integer_range(wide)
     fits = (x < float(high + 1)) & (x >= float(low))
     held = np.where(fits, x, np.asarray(float(low), x.dtype))
