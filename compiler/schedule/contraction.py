@@ -83,12 +83,17 @@ class _Analysis:
             return False
         self.vector = 1 if self.block else len(self.axes) - 1
         moving = [load for load in self.loads() if _depends(load, self.axes[self.vector])]
-        if not moving:
+        if not moving or not self.reuses():
             return False
         candidates = [i for i in range(len(self.axes)) if i != self.vector and self.tensor.shape[i] > 1]
         reusing = [i for i in candidates if not any(_depends(load, self.axes[i]) for load in moving)]
         self.row = (reusing or candidates or [None])[-1]
         return True
+
+    def reuses(self) -> bool:
+        """Whether some element serves more than one result: otherwise registers have nothing to save (a sum of squares)."""
+        outer = [axis for axis, extent in zip(self.axes, self.tensor.shape, strict=True) if extent > 1]
+        return not all(_depends(load, axis) for load in self.loads() for axis in outer)
 
     def loads(self) -> list[ir.Load]:
         return [e for e in ir.walk(self.term) if isinstance(e, ir.Load)]
