@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import onnx.helper as oh
 import onnx.numpy_helper as nh
+
 from loopnest.compiler.frontend import load
 from loopnest.ir.graph import Graph
 from loopnest.ir.graph_interpreter import run

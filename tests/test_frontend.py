@@ -11,6 +11,7 @@ import onnx
 import onnx.helper as oh
 import onnx.numpy_helper as nh
 import pytest
+
 from loopnest.compiler.check import check
 from loopnest.compiler.frontend import load
 from loopnest.ir import dtypes

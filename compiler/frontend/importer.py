@@ -13,7 +13,7 @@ from ...ir.graph import Attribute, Graph, Node
 from .attributes import constant_value, to_attribute
 from .body import Body, topological
 from .names import Names, Scope
-from .reading import normal_domain, opset_imports
+from .reading import normal_domain, opset_imports, text
 from .schemas import check_node, describe
 from .tensors import sparse_to_array, to_array
 from .types import to_type
@@ -46,7 +46,7 @@ class Importer:
         """The main graph of ``proto``, whose names stay as they are."""
         opsets = opset_imports(proto.opset_import) or {"": 1}
         for name in _own_names(proto.graph):
-            self._names.reserve(name)
+            self._names.reserve(text(name))
         return self._graph(proto.graph, _Context(Scope(), opsets, {}), main=True)
 
     def call(
@@ -87,7 +87,7 @@ class Importer:
         return {key: value for key, value in {**defaults, **attrs}.items() if value is not None}
 
     def _graph(self, proto: onnx.GraphProto, context: _Context, *, main: bool = False) -> Graph:
-        title = f"graph {proto.name!r}"
+        title = f"graph {text(proto.name)!r}"
         scope, body = context.scope, Body(self._names)
         graph = Graph(proto.name, (), ())
         self._constants(proto, scope, body, main)
@@ -139,7 +139,7 @@ class Importer:
             raise ModelError(f"{what} {name!r} although that name is defined already")
         if not name:
             raise ModelError(f"{what} without a name")
-        value = name if keep else self._names.unique(name)
+        value = name if keep else self._names.unique(text(name))
         scope.define(name, value)
         return value
 
@@ -150,23 +150,23 @@ class Importer:
         return value
 
     def _node(self, proto: onnx.NodeProto, context: _Context, body: Body) -> None:
-        domain = normal_domain(proto.domain)
+        domain, op = normal_domain(proto.domain), text(proto.op_type)
         title = describe(proto)
         inputs = tuple(self._resolve(name, context.scope, f"{title} reads tensor") if name else "" for name in proto.input)
         outputs = tuple(self._resolve(name, context.scope, title) if name else "" for name in proto.output)
-        function = self._functions.get((domain, proto.op_type, proto.overload))
+        function = self._functions.get((domain, op, proto.overload))
         if function is None:
             if domain == "" and "" not in context.opsets:
                 raise ModelError(f"{title} is of the default domain, whose opset is not imported")
             check_node(proto, domain, context.opsets.get(domain, 1))
-        attrs = {item.name: self._attribute(item, context, title) for item in proto.attribute}
+        attrs = {text(item.name): self._attribute(item, context, title) for item in proto.attribute}
         known = {key: value for key, value in attrs.items() if value is not None}
         if function is not None:
             self.call(function, inputs, outputs, known, body, context.calls, context.opsets)
-        elif domain == "" and proto.op_type == "Constant":
+        elif domain == "" and op == "Constant":
             body.constants[outputs[0]] = constant_value(known, title)
         else:
-            node = Node(proto.op_type, inputs, _trim(outputs), known, proto.name, domain)
+            node = Node(op, inputs, _trim(outputs), known, text(proto.name), domain)
             body.nodes.append(upgrade(node, context.opsets.get(domain, 1), body))
 
     def _attribute(self, proto: onnx.AttributeProto, context: _Context, title: str = "a function") -> Attribute | None:

@@ -43,7 +43,14 @@ def opset_imports(imports: object) -> dict[str, int]:
 
 
 def normal_domain(domain: str) -> str:
-    return "" if domain == "ai.onnx" else domain
+    return "" if domain == "ai.onnx" else text(domain)
+
+
+def text(value: str | bytes) -> str:
+    """``value`` as protobuf gave it: bytes where it is not UTF-8, which is a ``ModelError``."""
+    if isinstance(value, bytes):
+        raise ModelError(f"the model has a name that is not UTF-8 text: {value!r}")
+    return value
 
 
 def _parse(data: bytes, what: str) -> onnx.ModelProto:

@@ -17,6 +17,8 @@ from ...ir.graph_onnx import OTHER_DOMAINS, newest_opset
 @cache
 def find_schema(domain: str, op: str, opset: int) -> onnx.defs.OpSchema | None:
     """The schema of ``op`` as of ``opset``, None for an operator that ONNX does not define there."""
+    if not 0 < opset < 2**31:
+        return None
     try:
         return onnx.defs.get_schema(op, opset, domain)
     except onnx.defs.SchemaError:

@@ -7,6 +7,7 @@ import onnx
 from ...ir import dtypes
 from ...ir.errors import ModelError
 from ...ir.graph import Dim, OptionalType, SequenceType, TensorType, Type
+from .reading import text
 from .tensors import element_count
 
 
@@ -50,4 +51,4 @@ def _tensor_type(proto: onnx.TypeProto.Tensor, what: str) -> TensorType | None:
 def _dim(dim: onnx.TensorShapeProto.Dimension) -> Dim:
     if dim.HasField("dim_value"):
         return dim.dim_value if dim.dim_value >= 0 else None
-    return dim.dim_param or None
+    return text(dim.dim_param) or None
