@@ -43,7 +43,7 @@ class _Fusion:
             self._take(node)
             if definition_of(node).epilogue:
                 self._epilogue(group)
-            if definition_of(node).prologue:
+            if definition_of(node).prologue or definition_of(node).moves:
                 group = self._prologue(group, node) + group
             members.append((group, node))
         for node in reversed(graph.nodes):
@@ -73,7 +73,6 @@ class _Fusion:
     def _epilogue(self, group: list[Node]) -> None:
         """Appends the pointwise nodes that follow one after the other, as long as each makes the anchor's shape."""
         shape = self._shape(group[0].outputs[0])
-        anchor_at = self.position[group[0].outputs[0]]
         if any(o for o in group[0].outputs[1:]):
             return
         while len(group) < MAX_NODES:
@@ -84,7 +83,6 @@ class _Fusion:
                 return
             group.append(user)
             self._take(user)
-        del anchor_at
 
     def _prologue(self, group: list[Node], anchor: Node) -> list[Node]:
         """The pointwise and injective nodes that only feed this group, in topological order."""
@@ -99,6 +97,8 @@ class _Fusion:
             if producer is None or self._has(producer) or not self._allowed(producer) or not self._allowed(anchor):
                 continue
             if definition_of(producer).kind not in ("pointwise", "injective") or name in self.outputs:
+                continue
+            if not definition_of(anchor).prologue and producer.op != "Transpose":
                 continue
             if len(producer.outputs) != 1 or any(id(user) not in inside for user in self.users.get(name, [])):
                 continue

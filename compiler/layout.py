@@ -205,12 +205,12 @@ class _Layouts:
         tensor, anchor = self.tensors[name], group.anchor
         pads = self.pads(group, name)
         if pads is not None:
-            covered = tensor.layout.halo or ((0, 0),) * len(pads)
-            fits = out.layout.block or not tensor.layout.block
-            if fits and all(a >= p and b >= q for (a, b), (p, q) in zip(covered, pads, strict=True)):
+            grouped = int(anchor.attrs.get("group", 1)) > 1  # type: ignore[arg-type]
+            block = 0 if not out.layout.block else self.block if grouped else tensor.layout.block
+            have = tensor.layout.halo or ((0, 0),) * len(pads)
+            if block == tensor.layout.block and all(a >= p and b >= q for (a, b), (p, q) in zip(have, pads, strict=True)):
                 return tensor.layout
-            block = tensor.layout.block if out.layout.block else 0
-            return Layout(block, tuple(pads)) if any(p or q for p, q in pads) else Layout(block)
+            return Layout(block, tuple(pads) if any(p or q for p, q in pads) else ())
         if not out.layout.block:
             return PLAIN if not self.by_index(group) or tensor.layout.block else tensor.layout
         if anchor.op in CHANNEL_MOVES:

@@ -23,7 +23,7 @@ def infer_matmul(context: InferContext) -> TensorType:
     return TensorType(context.dtype(0), shape)
 
 
-@reduction("MatMul", infer=infer_matmul)
+@reduction("MatMul", infer=infer_matmul, moves=True)
 def matmul(op: Op, index: tuple[ir.Expr, ...]) -> Reduce:
     """y[..., m, n] = sum_k a[..., m, k] * b[..., k, n]"""
     a, b = op.input(0), op.input(1)
@@ -60,7 +60,7 @@ def infer_gemm(context: InferContext) -> TensorType:
     return TensorType(context.dtype(0), (m, n))
 
 
-@reduction("Gemm", infer=infer_gemm)
+@reduction("Gemm", infer=infer_gemm, moves=True)
 def gemm(op: Op, index: tuple[ir.Expr, ...]) -> Reduce:
     """y[m, n] = alpha * sum_k a[m, k] * b[k, n] + beta * c[m, n]"""
     a, b = op.input(0), op.input(1)

@@ -12,7 +12,7 @@ A definition is one of five kinds; how loops are ordered, tiled, fused and vecto
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
@@ -40,6 +40,10 @@ class OpDef:
     values: tuple[int, ...] = ()
     prologue: bool = False
     epilogue: bool = False
+    moves: bool = False
+    """Transposed inputs are read where they are: a Transpose may be computed on the way in, though elements are read many times."""
+    trims: Callable[[Any], Sequence[int | None]] | None = None
+    """For outputs whose extent data decides: see ``specialize``."""
 
 
 _OPS: dict[tuple[str, str], OpDef] = {}
@@ -84,14 +88,22 @@ def injective(
     return _register("injective", names, infer, domain, values=values, prologue=prologue, epilogue=True)
 
 
-def reduction(*names: str, infer: Infer, values: tuple[int, ...] = (), domain: str = "", prologue: bool = False) -> Callable[[F], F]:
-    return _register("reduction", names, infer, domain, values=values, prologue=prologue, epilogue=True)
+def reduction(
+    *names: str, infer: Infer, values: tuple[int, ...] = (), domain: str = "", prologue: bool = False, moves: bool = False
+) -> Callable[[F], F]:
+    return _register("reduction", names, infer, domain, values=values, prologue=prologue, epilogue=True, moves=moves)
 
 
 def nest(
-    *names: str, infer: Infer, values: tuple[int, ...] = (), domain: str = "", prologue: bool = False, epilogue: bool = False
+    *names: str,
+    infer: Infer,
+    values: tuple[int, ...] = (),
+    domain: str = "",
+    prologue: bool = False,
+    epilogue: bool = False,
+    trims: Callable[[Any], Sequence[int | None]] | None = None,
 ) -> Callable[[F], F]:
-    return _register("nest", names, infer, domain, values=values, prologue=prologue, epilogue=epilogue)
+    return _register("nest", names, infer, domain, values=values, prologue=prologue, epilogue=epilogue, trims=trims)
 
 
 def view(*names: str, infer: Infer, values: tuple[int, ...] = (), domain: str = "") -> Callable[[F], F]:

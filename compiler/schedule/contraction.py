@@ -195,12 +195,16 @@ class _Emission:
             yield rest, ir.ONE, (ir.Const(tiles * rows) if isinstance(extent, ir.Const) else count * rows)
 
     def _strided(self) -> list[ir.Load]:
-        """Loads along the vector axis that are neither constant nor contiguous."""
-        var = self.a.axes[self.a.vector]
+        """Loads along the vector axis that are neither constant nor contiguous, and serve all rows."""
+        a = self.a
+        var, row = a.axes[a.vector], None if a.row is None else a.axes[a.row]
         return [
             load
-            for load in self.a.loads()
-            if _depends(load, var) and self._constant(load) is None and step_of(load, var) != 1
+            for load in a.loads()
+            if _depends(load, var)
+            and (row is None or not _depends(load, row))
+            and self._constant(load) is None
+            and step_of(load, var) != 1
         ]
 
     def _constant(self, load: ir.Load) -> str | None:
