@@ -113,10 +113,8 @@ class _Machine:
         return memory
 
     def private(self, buffer: ir.Buffer) -> Memory:
-        """Scratch or registers with undefined content. The first index of scratch may be the worker's number."""
+        """Scratch or registers with undefined content."""
         memory = self.place(buffer)
-        if buffer.scope == "scratch" and memory.shape:
-            memory.shape = (max(memory.shape[0], self.workers), *memory.shape[1:])
         memory.forget()
         return memory
 
@@ -131,6 +129,7 @@ class _Machine:
         owners: dict[int, np.ndarray] = {}
         for worker in self.random.permutation(self.workers).tolist():
             self.variables = {ir.WORKER: worker}
+            self.memory = {b: memory for b, memory in self.memory.items() if b.scope != "scratch"}
             self.memory.update((b, self.private(b)) for b in scratch)
             for stmt in self.nest.body:
                 self.task = -1 - worker
@@ -158,7 +157,7 @@ class _Machine:
 
     def check_outputs(self) -> None:
         for memory in self.memory.values():
-            if memory.buffer.scope == "output":
+            if memory.buffer.scope == "output" and memory.buffer.base is None:
                 memory.check_complete()
 
     def error(self, problem: str) -> VerificationError:
@@ -206,7 +205,7 @@ class _Machine:
             case ir.Assign(var, value):
                 return self.assign(var, value)
             case ir.Store(buffer, index, value):
-                return self.store(buffer, [self.expression(i) for i in index], self.expression(value))
+                return self.store(buffer, self.index(buffer, index), self.expression(value))
             case ir.Fail(condition, code, _):
                 return self.fail(self.expression(condition), code)
             case ir.Alloc(buffer):
@@ -357,9 +356,14 @@ class _Machine:
         """The memory of a buffer's base, with the buffer's own shape."""
         memory, base = self.place(buffer), self.live(buffer.root)
         memory.data, memory.written, memory.writers = base.data, base.written, base.writers
-        if base.buffer.scope != "scratch":
+        if buffer.scope != "register":
             self.memory[buffer] = memory
         return memory
+
+    def index(self, buffer: ir.Buffer, index: Sequence[ir.Expr]) -> list[Evaluate]:
+        """Scratch that is indexed by the worker's number has one row here: it is private."""
+        private = buffer.scope == "scratch" and index[:1] == (ir.WORKER,)
+        return [self.expression(ir.ZERO if private and not axis else i) for axis, i in enumerate(index)]
 
     def load(self, buffer: ir.Buffer, index: list[Evaluate]) -> Evaluate:
         def evaluate() -> Value:
@@ -408,7 +412,7 @@ class _Machine:
             case ir.Var():
                 return self.variable(e)
             case ir.Load(buffer, index):
-                return self.load(buffer, [self.expression(i) for i in index])
+                return self.load(buffer, self.index(buffer, index))
             case ir.Unary(op, a):
                 return self.apply(values.unary, op, a.dtype, self.expression(a))
             case ir.Binary(op, a, b):
