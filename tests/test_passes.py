@@ -28,8 +28,9 @@ from loopnest.compiler.passes import (
 )
 from loopnest.compiler.passes import layer_norm as layer_norms
 from loopnest.compiler.passes.view import View
+from loopnest.ir import dtypes
 from loopnest.ir.errors import VerificationError
-from loopnest.ir.graph import Graph, Node
+from loopnest.ir.graph import Graph, Node, TensorType
 from loopnest.ir.graph_onnx import to_model
 from loopnest.ir.graph_verify import verify
 from tests.graphs import anything, assert_same, interpret, load_any, make_model, onnxruntime, tensor, values
@@ -193,6 +194,14 @@ def test_decided_ifs_are_inlined(decision: bool) -> None:
     assert ops(graph) == (["Mul"] if decision else ["Identity"])
 
 
+def test_bodies_keep_no_types_of_what_they_capture() -> None:
+    symbolic = load_any(make_model([conditional("c")], {"x": ("N", 4), "c": tensor("c", (), onnx.TensorProto.BOOL)}, ["y"]))
+    plan = run_passes(symbolic, PASSES)
+    plan.inputs, plan.constants = ("x",), {"c": np.array(True)}
+    plan.types["x"] = TensorType(dtypes.float32, (3, 4))
+    assert run_passes(plan, PASSES).types["x"].static_shape == (3, 4)
+
+
 def test_undecided_ifs_stay_and_their_bodies_are_optimized() -> None:
     then = oh.make_graph(
         [node("Identity", ["x"], ["i"]), node("Add", ["w", "w"], ["v"]), node("Mul", ["i", "v"], ["r"])],
@@ -273,6 +282,12 @@ def test_operators_that_do_nothing_are_removed(proto: onnx.NodeProto, numbers: d
 )
 def test_operators_that_do_something_stay(proto: onnx.NodeProto, numbers: dict[str, np.ndarray]) -> None:
     assert ops(optimized(make_model([proto], X, ["y"], numbers))) == [proto.op_type]
+
+
+@pytest.mark.parametrize(("keep", "expected"), [(1, ["Relu", "Exp"]), (0, ["Relu", "Reshape", "Exp"])])
+def test_reductions_over_one_element_are_reshapes(keep: int, expected: list[str]) -> None:
+    nodes = [node("Relu", ["x"], ["a"]), node("ReduceMean", ["a", "axes"], ["b"], keepdims=keep), node("Exp", ["b"], ["y"])]
+    assert ops(optimized(make_model(nodes, {"x": (2, 1, 1, 5)}, ["y"], {"axes": np.array([1, -2])}, opset=18))) == expected
 
 
 def test_padding_that_shifts_stays() -> None:

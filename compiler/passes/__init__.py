@@ -25,6 +25,7 @@ PASSES: tuple[Pass, ...] = (
         identities.same_shape,
         identities.transpose_in_order,
         identities.neutral_operand,
+        identities.reduction_over_one,
         identities.get_element,
         identities.double_negation,
     ),

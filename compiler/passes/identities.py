@@ -121,6 +121,18 @@ def neutral_operand(view: View, node: Node) -> Outcome:
     return None
 
 
+@rule("ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin", "ReduceProd")
+def reduction_over_one(view: View, node: Node) -> Outcome:
+    """reduce(x, axes) => x or Reshape(x), where all axes have extent 1"""
+    before, after = view.shape(node.inputs[0]), view.shape(node.outputs[0])
+    axes = view.ints(node.input(1)) if node.input(1) else None
+    if before is None or after is None or axes is None or not all(before[axis] == 1 for axis in axes):
+        return None
+    if before == after:
+        return forward(node, node.inputs[0])
+    return replace_with(node, "Reshape", (node.inputs[0], view.new_constant(np.array(after, np.int64), "shape")), {"allowzero": 1})
+
+
 @rule("OptionalGetElement")
 def get_element(view: View, node: Node) -> Outcome:
     """OptionalGetElement(x) => x, where x is no optional"""

@@ -84,15 +84,15 @@ def _in_bodies(change: Change, node: Node, graph: Graph, root: Graph) -> Node:
 
     def apply(body: Graph) -> Graph:
         nonlocal changed
-        captured = body.captures()
-        constants = {name: graph.constants[name] for name in captured if name in graph.constants}
+        captured = frozenset(body.captures())
         inner = body.copy()
-        inner.constants = {**constants, **body.constants}
-        inner.types = {**{name: graph.types[name] for name in captured if name in graph.types}, **body.types}
+        inner.constants |= {name: graph.constants[name] for name in captured if name in graph.constants}
+        inner.types |= {name: graph.types[name] for name in captured if name in graph.types}
         if not _everywhere(change, inner, root):
             return body
         changed = True
-        inner.constants = {name: array for name, array in inner.constants.items() if name not in constants}
+        inner.constants = {name: array for name, array in inner.constants.items() if name not in captured}
+        inner.types = {name: found for name, found in inner.types.items() if name not in captured}
         return inner
 
     result = map_bodies(node, apply)
