@@ -110,7 +110,7 @@ class _Schedule:
 
     def nest(self) -> ir.Body:
         if any(isinstance(s, ir.For | ir.While | ir.If) for s in ir.statements(self.body)):
-            return self.arrange(self.loops, [])
+            return self.arrange(self.loops, [], self.body, _work(self.body))
         vector = self.vector()
         partner = self.partner(vector)
         if partner is not None:
@@ -176,7 +176,9 @@ class _Schedule:
         border = inner(lambda v: ir.minimum(ir.Const(side), ir.sub(v.extent or ir.ZERO, starts[v])))
         return self.arrange([*rest, *blocks], [], (ir.If(whole, full, border),), side * side)
 
-    def arrange(self, outer: Sequence[ir.Var], inner: Sequence[ir.Var], body: ir.Body | None = None, inside: int = 1) -> ir.Body:
+    def arrange(
+        self, outer: Sequence[ir.Var], inner: Sequence[ir.Var], body: ir.Body | None = None, inside: int = 1
+    ) -> ir.Body:
         """Parallel loops, serial loops, the vector loop. ``inside``: elements that one execution of ``body`` does."""
         loops = [Loop(v, v.extent if v.extent is not None else ir.ONE, "serial") for v in outer]
         tail = [Loop(v, v.extent if v.extent is not None else ir.ONE, "vector") for v in inner]
@@ -243,6 +245,15 @@ def _place(body: ir.Body, loops: Sequence[Loop]) -> ir.Body:
     for level, loop in reversed(list(enumerate(loops))):
         nested = (*levels[level], ir.For(loop.var, loop.extent, nested, loop.kind))
     return nested
+
+
+def _work(body: ir.Body) -> int:
+    """About how many elements one execution of ``body`` does: the longest way through it."""
+    most = 1
+    for stmt in body:
+        times = _count(stmt.extent) if isinstance(stmt, ir.For) else 1
+        most = max(most, times * max((_work(inside) for inside in ir.children(stmt)), default=1))
+    return most
 
 
 def _depth(e: ir.Expr, depth: dict[ir.Var, int]) -> int:

@@ -1,0 +1,130 @@
+"""Tensors joined and cut along an axis: Concat, Split, Slice."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ...ir import loops as ir
+from ...ir.graph import TensorType
+from ..schedule.strided import strided_loops
+from .builder import Builder
+from .context import Op
+from .infer import InferContext
+from .registry import injective, nest
+
+
+def infer_concat(context: InferContext) -> TensorType:
+    shapes = [context.shape(i) for i in range(context.n_inputs)]
+    axis = context.axis(context.attr("axis"), len(shapes[0]))
+    first = shapes[0]
+    for shape in shapes[1:]:
+        if len(shape) != len(first) or any(a != b for i, (a, b) in enumerate(zip(shape, first, strict=True)) if i != axis):
+            raise context.fail(f"cannot concatenate {shape} to {first} along axis {axis}: only that axis may differ")
+    return TensorType(context.dtype(0), (*first[:axis], sum(s[axis] for s in shapes), *first[axis + 1 :]))
+
+
+@nest("Concat", infer=infer_concat, prologue=True, epilogue=True)
+def concat(op: Op, b: Builder) -> None:
+    """y[..., start of x + i, ...] = x[..., i, ...] for each input x"""
+    y = op.output(0)
+    axis = op.axis(op.attr("axis"), y.rank)
+    start = 0
+    for number in range(op.n_inputs):
+        x = op.input(number)
+        if all(x.sizes):
+            offset = parameter("start", start)
+            strided_loops(b, x.shape, lambda place, x=x, offset=offset: y.store(moved(place, axis, offset), x(*place)))
+        start += x.sizes[axis]
+
+
+def parameter(name: str, value: int) -> ir.Expr:
+    """A number that the plan knows and the kernel is told, so that the kernel serves other numbers too."""
+    return ir.Param(name, value) if value > 0 else ir.Const(value)
+
+
+def moved(place: Sequence[ir.Expr], axis: int, offset: ir.Expr) -> list[ir.Expr]:
+    """An index moved along one axis."""
+    return [i + offset if a == axis else i for a, i in enumerate(place)]
+
+
+def split_sizes(context: InferContext) -> tuple[int, ...]:
+    """The extents of the parts: the input ``split``, or ``num_outputs`` equal ones, of which the last may be smaller."""
+    shape = context.shape(0)
+    extent = shape[context.axis(context.attr("axis", 0), len(shape))]
+    given = context.ints(1)
+    if given is not None:
+        if sum(given) != extent or len(given) != len(context.node.outputs) or any(part < 0 for part in given):
+            raise context.fail(f"split {given} does not cut an extent of {extent} into {len(context.node.outputs)} parts")
+        return given
+    count = context.attr("num_outputs", len(context.node.outputs))
+    size = -(-extent // count)
+    sizes = tuple(max(0, min(size, extent - i * size)) for i in range(count))
+    if count != len(context.node.outputs):
+        raise context.fail(f"num_outputs is {count}, the node has {len(context.node.outputs)}")
+    return sizes
+
+
+def infer_split(context: InferContext) -> list[TensorType]:
+    shape = context.shape(0)
+    axis = context.axis(context.attr("axis", 0), len(shape))
+    return [TensorType(context.dtype(0), (*shape[:axis], size, *shape[axis + 1 :])) for size in split_sizes(context)]
+
+
+@nest("Split", infer=infer_split, values=(1,), prologue=True)
+def split(op: Op, b: Builder) -> None:
+    """y[..., i, ...] = x[..., start of y + i, ...] for each output y"""
+    x = op.input(0)
+    axis = op.axis(op.attr("axis", 0), x.rank)
+    start = 0
+    for number, size in enumerate(split_sizes(op)):
+        if op.wants(number) and size:
+            y, offset = op.output(number), parameter("start", start)
+            strided_loops(b, y.shape, lambda place, y=y, offset=offset: y.store(place, x(*moved(place, axis, offset))))
+        start += size
+
+
+@dataclass(frozen=True)
+class Cut:
+    """One sliced axis: ``count`` elements from ``start`` on, ``step`` apart."""
+
+    start: int
+    step: int
+    count: int
+
+
+def slices(context: InferContext) -> dict[int, Cut]:
+    """What is taken of each sliced axis; bounds are clamped as Python does."""
+    shape = context.shape(0)
+    starts, ends = context.ints(1) or (), context.ints(2) or ()
+    given = context.ints(3)
+    axes = given if given is not None else tuple(range(len(starts)))
+    given = context.ints(4)
+    steps = given if given is not None else (1,) * len(starts)
+    if not len(starts) == len(ends) == len(axes) == len(steps):
+        raise context.fail(f"starts {starts}, ends {ends}, axes {axes} and steps {steps} must be of equal length")
+    cuts: dict[int, Cut] = {}
+    for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
+        if step == 0:
+            raise context.fail("a step is 0")
+        axis = context.axis(axis, len(shape))
+        if axis in cuts:
+            raise context.fail(f"axes {axes} name an axis twice")
+        cut = range(*slice(start, end, step).indices(shape[axis]))
+        cuts[axis] = Cut(cut.start, step, len(cut))
+    return cuts
+
+
+def infer_slice(context: InferContext) -> TensorType:
+    cuts = slices(context)
+    return TensorType(context.dtype(0), tuple(cuts[i].count if i in cuts else e for i, e in enumerate(context.shape(0))))
+
+
+@injective("Slice", infer=infer_slice, values=(1, 2, 3, 4))
+def slice_(op: Op, index: tuple[ir.Expr, ...]) -> ir.Expr:
+    """y[i, ...] = x[start + i * step, ...]"""
+    cuts = slices(op)
+    place = list(index)
+    for axis, cut in cuts.items():
+        place[axis] = index[axis] * cut.step + parameter("start", cut.start)
+    return op.input(0)(*place)
