@@ -50,6 +50,7 @@ class Lowering:
     target: Target
     options: NodeOptions
     packs: PackedConstants
+    inplace: tuple[str, str] | None = None
     builder: Builder = field(default_factory=Builder)
     extents: Extents = field(default_factory=Extents)
     buffers: dict[str, ir.Buffer] = field(default_factory=dict)
@@ -83,8 +84,15 @@ class Lowering:
         scratches = [b for b in self.builder.scratches if b in used]
         sizes = [prod(map(ir.hint, b.shape)) * b.dtype.itemsize for b in scratches]
         buffers = (*inputs.values(), *outputs.values(), *scratches)
-        nest = ir.LoopNest(self.group.title, buffers, body, tuple(self.builder.errors))
+        nest = ir.LoopNest(self.group.title, buffers, body, tuple(self.builder.errors), self._shared())
         return Lowered(nest, (*inputs, *outputs, *sizes))
+
+    def _shared(self) -> tuple[tuple[str, str], ...]:
+        """The buffers, by name, that are the same memory."""
+        if self.inplace is None or any(name not in self.buffers for name in self.inplace):
+            return ()
+        source, output = self.inplace
+        return ((self.buffers[source].name, self.buffers[output].name),)
 
     # --- elements --------------------------------------------------------------------------------------------------------------
 

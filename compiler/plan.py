@@ -79,13 +79,45 @@ class _Planner:
             self.graph, fuse(self.graph), self.tensors, self.constants, self.target.block, self.config
         )
         groups = list(laid_out.groups)
-        steps: list[PlannedStep] = []
         for group in groups:
             if definition_of(group.anchor).kind == "view":
                 self.alias[group.anchor.outputs[0]] = self.resolve(group.anchor.inputs[0])
-            elif all(prod(self.tensors[name].shape) for name in group.outputs):
-                steps.append(self.step(group, laid_out.views.get(group, {})))
+        last = {self.resolve(name): at for at, group in enumerate(groups) for name in group.inputs}
+        last.update((self.resolve(name), len(groups)) for name in self.graph.outputs)
+        steps: list[PlannedStep] = []
+        for at, group in enumerate(groups):
+            if definition_of(group.anchor).kind == "view" or not any(prod(self.tensors[n].shape) for n in group.outputs):
+                continue
+            inplace = self.inplace(group, {root for root, end in last.items() if end == at})
+            steps.append(self.step(group, laid_out.views.get(group, {}), inplace))
+            if inplace:
+                source, output = inplace
+                self.alias[self.resolve(output)] = self.resolve(source)
+                last[self.resolve(source)] = last.pop(output, len(groups))
         return self.assemble(steps, groups)
+
+    def inplace(self, group: Group, dying: set[str]) -> tuple[str, str] | None:
+        """An input and the output that may take its memory: both are walked element by element, and nobody reads the input later.
+
+        That is so for the inputs of pointwise nodes that follow the anchor, or of all nodes where the anchor is pointwise too.
+        """
+        output = group.outputs[0]
+        if len(group.outputs) != 1 or any(definition_of(n).kind != "pointwise" for n in group.nodes if n is not group.anchor):
+            return None
+        kind = definition_of(group.anchor).kind
+        if kind not in ("pointwise", "reduction"):
+            return None
+        read_apart = set() if kind == "pointwise" else {self.resolve(n) for n in group.anchor.inputs if n}
+        target = self.tensors[output]
+        for name in group.inputs:
+            root, tensor = self.resolve(name), self.tensors[name]
+            if root not in dying or root in read_apart or root in self.constants or root in self.graph.inputs:
+                continue
+            if [self.resolve(n) for n in group.inputs].count(root) > 1 or root != name:
+                continue
+            if (tensor.shape, tensor.dtype, tensor.layout) == (target.shape, target.dtype, target.layout):
+                return name, output
+        return None
 
     def _export_constants(self) -> None:
         """Outputs that are inputs, constants or views of them get a kernel that copies them, since outputs are fresh memory."""
@@ -112,10 +144,10 @@ class _Planner:
             name = self.alias[name]
         return name
 
-    def step(self, group: Group, view: dict[str, Tensor]) -> PlannedStep:
+    def step(self, group: Group, view: dict[str, Tensor], inplace: tuple[str, str] | None) -> PlannedStep:
         options = self.config.for_node(group.anchor.op, group.anchor.name)
         tensors = ChainMap(view, self.tensors)
-        lowered = Lowering(group, tensors, self.constants, self.target, options, self.packs).lower()
+        lowered = Lowering(group, tensors, self.constants, self.target, options, self.packs, inplace).lower()
         canonical = canonicalize(lowered.nest)
         source = print_kernel(canonical)
         moved = sum(tensors[n].nbytes for n in lowered.arguments if isinstance(n, str))
@@ -241,10 +273,21 @@ class _Memory:
         )
 
 
+def _nest_text(step: PlannedStep) -> str:
+    """A step's loop nest with what it is called with: values by name, and the numbers that its parameters have."""
+    arguments = ", ".join(
+        f"{b.name} = {a if isinstance(a, str) else f'{a} bytes of scratch'}"
+        for b, a in zip(step.canonical.nest.buffers, step.lowered.arguments, strict=True)
+    )
+    numbers = ", ".join(f"{p.name} = {p.hint}" for p in step.canonical.params)
+    return f"# {step.group}\n# {arguments}\n# {numbers}\n{step.source.text}"
+
+
 def stages_of(plan: Plan) -> Mapping[str, str]:
     """Groups, kernels and program as text."""
     return {
         "groups": "\n".join(map(str, plan.groups)),
+        "nests": "\n\n".join(map(_nest_text, plan.steps)),
         "kernels": "\n\n".join(f"# {digest[:12]}\n{source.text}" for digest, (_, source) in plan.kernels.items()),
         "program": plan.program.as_text(),
     }
