@@ -1,8 +1,7 @@
 """Reductions over axes (ONNX operator specification, opset 13 to 28): ReduceSum, ReduceMean, ReduceMax and their family.
 
 Input 1 holds the axes (int64, negative from the back; absent or empty: all, or none with ``noop_with_empty_axes``). The result has the
-dtype of the input; the reduced axes have extent 1, or are gone without ``keepdims``. ReduceLogSumExp is left to its function body,
-which subtracts the maximum first.
+dtype of the input; the reduced axes have extent 1, or are gone without ``keepdims``.
 """
 
 from __future__ import annotations
@@ -13,9 +12,11 @@ from dataclasses import dataclass
 from ...ir import dtypes
 from ...ir import loops as ir
 from ...ir.graph import TensorType
+from .builder import Builder
 from .context import Op, Reduce
 from .infer import InferContext
-from .registry import reduction
+from .lines import lines
+from .registry import nest, reduction
 
 
 def reduced_axes(context: InferContext) -> tuple[int, ...]:
@@ -101,3 +102,17 @@ def reduce_axes(op: Op, index: tuple[ir.Expr, ...]) -> Reduce:
 def _on_bool(op: str, dtype: object) -> str:
     """False < True: the maximum is "or", the minimum "and"."""
     return {"max": "or", "min": "and"}[op] if dtype is dtypes.bool_ else op
+
+
+@nest("ReduceLogSumExp", infer=_infer, values=(1,), prologue=True, epilogue=True)
+def reduce_log_sum_exp(op: Op, b: Builder) -> None:
+    """max + log(sum(exp(x - max))), which does not overflow; an infinite maximum is not subtracted."""
+    x, y, axes = op.input(0), op.output(0), reduced_axes(op)
+    with lines(b, x, axes) as line:
+        read, kept = line.reader(x)
+        highest = line.reduce("highest", "max", lambda k: x(*line.at(k)), keep=kept)
+        shift = b.let("shift", ir.select(ir.unary("isinf", highest), ir.Const(0.0, x.dtype), highest))
+        total = line.reduce("total", "add", lambda k: ir.unary("exp", read(k) - shift))
+        index = line.at([0] * len(axes))
+        own = index if y.rank == x.rank else tuple(i for axis, i in enumerate(index) if axis not in axes)
+        y.store(own, ir.unary("log", total) + shift)
