@@ -1,4 +1,4 @@
-"""Operators that are not supported but have a function body in ONNX are replaced by it; what remains is reported."""
+"""Operators that are not supported but have a function body, in ONNX or of ours, are replaced by it; what remains is reported."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from ...ir.graph_onnx import OTHER_DOMAINS, newest_opset, to_node, to_type
 from .body import Body
 from .importer import Importer
 from .inference import infer_types
+from .integer_products import decompose
 from .names import Names
 from .schemas import newest_schema
 
@@ -69,14 +70,19 @@ def _expand_once(graph: Graph, supported: Supported, names: Names, outer_types: 
     body = Body(names, constants=graph.constants)
     changed = False
     for node in graph.nodes:
-        function = None if supported(node.domain, node.op) else function_body(node, types)
+        start = len(body.nodes)
+        known = supported(node.domain, node.op)
+        if not known and decompose(node, types, body):
+            changed = True
+            body.nodes[start:] = [made.replace(name=node.name) for made in body.nodes[start:]]
+            continue
+        function = None if known else function_body(node, types)
         if function is None:
             for inner in node.subgraphs():
                 changed |= _expand_once(inner, supported, names, types)
             body.nodes.append(node)
             continue
         changed = True
-        start = len(body.nodes)
         opsets = {"": newest_opset(), **OTHER_DOMAINS}
         Importer(names=names).call(function, node.inputs, node.outputs, _with_defaults(node), body, opsets=opsets)
         body.nodes[start:] = [made.replace(name=node.name) for made in body.nodes[start:]]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 from ...ir import loops as ir
 from ...ir.graph import TensorType
 from .context import Op, Operand, Reduce
@@ -27,17 +29,25 @@ def infer_matmul(context: InferContext) -> TensorType:
 def matmul(op: Op, index: tuple[ir.Expr, ...]) -> Reduce:
     """y[..., m, n] = sum_k a[..., m, k] * b[..., k, n]"""
     a, b = op.input(0), op.input(1)
+    left, right = factors(a, b, index)
+    return Reduce("add", (("k", depth(b)),), lambda k: a(*left(k)) * b(*right(k)))
+
+
+Place = Callable[[ir.Expr], tuple[ir.Expr, ...]]
+
+
+def factors(a: Operand, b: Operand, index: Sequence[ir.Expr]) -> tuple[Place, Place]:
+    """Where the factors of the ``k``-th product of an element lie in the two operands."""
     rest = list(index)
-    n = rest.pop() if b.rank > 1 else None
-    m = rest.pop() if a.rank > 1 else None
+    n = [rest.pop()] if b.rank > 1 else []
+    m = [rest.pop()] if a.rank > 1 else []
+    left, right = _batch(a, rest), _batch(b, rest)
+    return lambda k: (*left, *m, k), lambda k: (*right, k, *n)
 
-    def term(k: ir.Expr) -> ir.Expr:
-        left = a(*_batch(a, rest), *([m] if m is not None else []), k)
-        right = b(*_batch(b, rest), k, *([n] if n is not None else []))
-        return left * right
 
-    depth = b.shape[-2 if b.rank > 1 else 0]
-    return Reduce("add", (("k", depth),), term)
+def depth(b: Operand) -> ir.Expr:
+    """The extent that is summed over."""
+    return b.shape[-2 if b.rank > 1 else 0]
 
 
 def _batch(operand: Operand, index: list[ir.Expr]) -> list[ir.Expr]:
