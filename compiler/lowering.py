@@ -124,6 +124,15 @@ class Lowering:
             self.buffers[title] = ir.Buffer(f"w{len(self.buffers)}", dtype, shape, ir.contiguous(shape), "input")
         return self.buffers[title]
 
+    def table(self, title: str, array: np.ndarray) -> ir.Buffer:
+        """The argument that holds an array made while planning."""
+        if title not in self.buffers:
+            tensor = self.tensors[title] = Tensor(title, dtypes.from_numpy(array.dtype), array.shape)
+            self.constants[title] = array
+            shape = tuple(map(self.extents, array.shape))
+            self.buffers[title] = ir.Buffer(f"t{len(self.buffers)}", tensor.dtype, shape, ir.contiguous(shape), "input")
+        return self.buffers[title]
+
     def read(self, name: str, index: tuple[ir.Expr, ...]) -> ir.Expr:
         """The element of a value, computed where a node of the group makes it, loaded otherwise."""
         if name in self.inner and name not in self.buffers:
@@ -197,6 +206,7 @@ class Lowering:
             results,
             output_types,
             tuple(self.logical(t) if t else () for t in outputs),
+            lambda table, array: self.table(f"{node.outputs[0]} {table}", array),
         )
 
     def _operand(self, tensor: Tensor) -> Operand:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from ...ir import dtypes
 from ...ir import loops as ir
 from ...ir.dtypes import DType
@@ -138,6 +140,7 @@ class Op(InferContext):
     results: tuple[Result | None, ...] = ()
     output_types: tuple[TensorType, ...] = ()
     output_extents: tuple[tuple[ir.Expr, ...], ...] = ()
+    tables: Callable[[str, np.ndarray], ir.Buffer] | None = None
 
     def input(self, i: int) -> Operand:
         """Input ``i``; it must be there (see ``has``)."""
@@ -155,6 +158,11 @@ class Op(InferContext):
     def wants(self, i: int) -> bool:
         """Whether output ``i`` is used."""
         return i < len(self.node.outputs) and bool(self.node.outputs[i])
+
+    def table(self, name: str, array: np.ndarray) -> ir.Buffer:
+        """Numbers worked out while planning (interpolation weights, say), as one more argument of the kernel. Names differ within a node."""
+        assert self.tables is not None
+        return self.tables(name, array)
 
     def out_dtype(self, i: int = 0) -> DType:
         """The dtype in which output ``i`` is computed (its own, or float32 for narrower floats)."""
