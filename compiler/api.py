@@ -23,8 +23,7 @@ from .engine import Engine
 from .kernels import Kernels
 from .ops.registry import is_supported
 from .passes import PASSES, run_passes
-from .specialize import value_inputs
-from .staged import StagedGraph, StagedRunner
+from .staged import Stage, StagedGraph
 
 Model = "str | os.PathLike[str] | bytes | onnx.ModelProto"
 
@@ -82,11 +81,10 @@ def _compile(
     staged = StagedGraph(graph, engine)
     inputs = tuple(_spec(graph, name) for name in graph.inputs)
     outputs = tuple(_spec(graph, name) for name in graph.outputs)
-    known = value_inputs(graph)
-    numbers = tuple(i for i, name in enumerate(graph.inputs) if name in known)
+    numbers = tuple(i for i, name in enumerate(graph.inputs) if name in staged.known)
 
-    def planner(arrays: tuple[np.ndarray, ...]) -> StagedRunner:
-        return staged.runner(arrays)
+    def planner(values: tuple[Any, ...]) -> Stage:
+        return Stage.make(staged, values)
 
     compiled = CompiledModel(inputs, outputs, planner, numbers, name=graph.name or "model")
     concrete = [_example(spec, shapes or {}) for spec in inputs]
@@ -102,7 +100,7 @@ def _spec(graph: Graph, name: str) -> TensorSpec:
     kind = graph.types.get(name)
     if isinstance(kind, TensorType):
         return TensorSpec(name, kind.dtype.name, kind.shape)
-    return TensorSpec(name, "string" if kind is None else str(kind), None)
+    return TensorSpec(name, "unknown" if kind is None else str(kind), None)
 
 
 def _example(spec: TensorSpec, shapes: Mapping[str, Sequence[int]]) -> np.ndarray | None:

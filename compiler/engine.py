@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from ..codegen.target import Target
 from ..ir.graph import Graph
@@ -16,9 +15,6 @@ from .packing import PackedConstants
 from .passes import PASSES, run_passes
 from .plan import Plan, stages_of
 
-if TYPE_CHECKING:
-    from .staged import StagedGraph
-
 
 @dataclass
 class Engine:
@@ -29,7 +25,6 @@ class Engine:
     dump: Dump
     workspaces: Workspaces = field(default_factory=Workspaces)
     packs: PackedConstants = field(default_factory=PackedConstants)
-    subgraphs: dict[int, StagedGraph] = field(default_factory=dict)
 
     def optimize(self, graph: Graph) -> Graph:
         """The passes that need concrete shapes."""
@@ -42,5 +37,3 @@ class Engine:
             self.dump.text(stage, text)
         addresses = self.kernels.addresses_of(plan.kernels, self.target)
         return Executable(plan.program, addresses, plan.constants, self.threads, workspaces=self.workspaces, keep=self.kernels)
-
-

@@ -1,54 +1,63 @@
-"""Host operators: control flow that data decides, sequences, optionals, strings. They run in Python, and are reported as such."""
+"""Host nodes: control flow that data decides, sequences, optionals, strings. They run in Python, and are reported as such."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..ir import graph_interpreter
+from ..ir.errors import KernelError, LoopnestError
 from ..ir.graph import Graph, Node, TensorType, Type
 from .ops.registry import lookup
 
 if TYPE_CHECKING:
-    from .engine import Engine
+    from .staged import StagedGraph
+
+Value = Any
+"""An array; a list for a sequence; None for an empty optional."""
 
 
 def runs(node: Node, types: Mapping[str, Type]) -> bool:
-    """Whether the host runs ``node``: control flow, host operators, and any operator on strings."""
-    if node.op in ("If", "Loop", "Scan", "SequenceMap"):
-        return True
+    """Whether the host runs ``node``: a host operator, or any operator on strings, sequences or optionals."""
     definition = lookup(node.domain, node.op)
     if definition is None or definition.kind == "host":
         return True
     kinds = [types.get(name) for name in (*node.inputs, *node.outputs) if name]
-    return any(kind is not None and (not isinstance(kind, TensorType) or kind.dtype.kind == "string") for kind in kinds)
+    return any(kind is not None and (not isinstance(kind, TensorType) or not kind.dtype.is_numeric) for kind in kinds)
 
 
-def run(node: Node, values: Mapping[str, object], engine: Engine) -> dict[str, object]:
-    """The outputs of a host node by name."""
-    if node.op == "If":
-        return _if(node, values, engine)
-    arguments = [values[name] if name else None for name in node.inputs]
-    results = graph_interpreter.evaluate(node, arguments, values)  # type: ignore[arg-type]
-    return {name: value for name, value in zip(node.outputs, results, strict=False) if name}
+@dataclass(frozen=True)
+class HostStep:
+    """A node that the host runs. ``bodies`` are its subgraphs, whose inputs are their own and then the values that they capture."""
+
+    node: Node
+    bodies: Mapping[Graph, StagedGraph]
+
+    def run(self, values: Mapping[str, Value]) -> dict[str, Value]:
+        """The outputs by name. Raises ``KernelError`` for data that the operator cannot take."""
+
+        def call(body: Graph, arguments: Sequence[Value]) -> list[Value]:
+            staged = self.bodies[body]
+            captured = staged.graph.inputs[len(body.inputs) :]
+            return staged.run([*arguments, *(values[name] for name in captured)])
+
+        node = self.node
+        definition = lookup(node.domain, node.op)
+        inputs = [values[name] if name else None for name in node.inputs]
+        try:
+            if definition is not None and definition.kind == "host":
+                results = definition.define(node, inputs, call)
+            else:
+                results = graph_interpreter.evaluate(node, inputs)
+        except LoopnestError:
+            raise
+        except Exception as error:  # whatever NumPy or the reference implementation raise
+            raise KernelError(f"{node}: {error}") from error
+        return {name: _value(value) for name, value in zip(node.outputs, results, strict=False) if name}
 
 
-def _if(node: Node, values: Mapping[str, object], engine: Engine) -> dict[str, object]:
-    condition = bool(np.asarray(values[node.inputs[0]]).reshape(-1)[0])
-    body = node.attrs["then_branch" if condition else "else_branch"]
-    assert isinstance(body, Graph)
-    return dict(zip(node.outputs, subgraph(body, engine).run([values[n] for n in body.captures()]), strict=True))
-
-
-def subgraph(body: Graph, engine: Engine):  # noqa: ANN201
-    """A subgraph with its captures as inputs, planned like any graph; kept with the engine."""
-    from .staged import StagedGraph
-
-    found = engine.subgraphs.get(id(body))
-    if found is None:
-        inputs = (*body.inputs, *body.captures())
-        graph = Graph(body.name, inputs, body.outputs, body.nodes, body.constants, body.types)
-        found = engine.subgraphs[id(body)] = StagedGraph(graph, engine)
-    return found
+def _value(value: Value) -> Value:
+    return np.asarray(value) if isinstance(value, np.generic) else value

@@ -2,8 +2,10 @@
 
     Shape(x) -> [1, 3, 224, 224] -> Gather -> Concat -> Reshape(y, [1, -1])     becomes     Reshape(y, [1, -1])
 
-What cannot be planned yet, because it needs a value that only data gives (the count of NonZero, the condition of a Loop), is left over
-as the ``rest``: another graph, whose inputs are values of this one.
+What cannot be planned yet, because it needs a value that only data gives (the condition of a Loop, the extents of a NonZero's result), is
+left for later. An operator whose result's extent only data gives is planned for the largest extent and followed by a cut to the true one:
+
+    NonZero(x) -> y     becomes     NonZero(x) -> y_all, count     and, later on the host,     Trim(y_all, count) -> y
 """
 
 from __future__ import annotations
@@ -15,57 +17,63 @@ from math import prod
 import numpy as np
 
 from ..ir import dtypes, graph_interpreter
-from ..ir.errors import ModelError
+from ..ir.errors import ModelError, UnsupportedOperatorError
 from ..ir.graph import Graph, Node, TensorType, Type, node_reads
+from ..ir.graph_control import truth
 from .ops.infer import InferContext
 from .ops.registry import OpDef, lookup
 
 FOLD_LIMIT = 1 << 22
 """Elements above which a constant result is computed at run time instead of being kept."""
 
-CONTROL = frozenset({"If", "Loop", "Scan", "SequenceMap"})
-"""Operators with subgraphs: run by the host where they cannot be resolved while planning."""
+VALUE_LIMIT = 64
+"""Elements of an input from which shapes are computed; a larger one is bound by value only where an operator asks for its value itself."""
 RANDOM = frozenset({"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli"})
 
 
 @dataclass(frozen=True)
 class Specialized:
-    """``graph``: the part that can be planned, all types concrete. ``rest``: nodes left over, in order, with what they refer to."""
+    """``graph``: the part that can be planned, all types concrete, every value that somebody needs among its outputs. ``later``: the nodes
+    left over, in order."""
 
     graph: Graph
-    rest: Graph | None
+    later: tuple[Node, ...]
 
 
-def specialize(graph: Graph, inputs: Mapping[str, np.ndarray | object], known: frozenset[str]) -> Specialized:
+def specialize(graph: Graph, inputs: Mapping[str, object], known: frozenset[str]) -> Specialized:
     """Binds ``graph`` to the shapes of ``inputs``, and to the values of those named in ``known``."""
     return _Specializer(graph, inputs, known).run()
 
 
 def value_inputs(graph: Graph) -> frozenset[str]:
-    """The graph inputs whose values decide shapes or control flow: small integers that reach, through foldable arithmetic, an input whose
-    value planning needs. A float input counts when it is itself such an input (Resize's scales)."""
-    wanted: set[str] = set()
-    for node in reversed(graph.nodes):
+    """The graph inputs whose values decide shapes or control flow: those that an operator must know (Reshape's shape, Resize's scales, If's
+    condition), and small integers or booleans from which such a value is computed."""
+    needed, sources = set[str](), set[str]()
+    _trace(graph.nodes, needed, sources)
+    return frozenset(n for n in graph.inputs if n in needed or (n in sources and _is_small(graph.types.get(n))))
+
+
+def _trace(nodes: Sequence[Node], needed: set[str], sources: set[str]) -> None:
+    """Adds the values that planning ``nodes`` needs to ``needed``, and what those are computed from to ``sources``."""
+    for node in reversed(nodes):
         definition = lookup(node.domain, node.op)
-        if node.op in ("If", "Loop"):
-            wanted.update(name for name in node.inputs[:2] if name)
-        for i in definition.values if definition else ():
-            if i < len(node.inputs) and node.inputs[i]:
-                wanted.add(node.inputs[i])
-        if any(output in wanted for output in node.outputs) and node.op not in ("Shape", "Size"):
-            wanted.update(node.inputs)
-        for body in node.subgraphs():
-            captured = value_inputs(Graph(body.name, body.captures(), body.outputs, body.nodes, body.constants, body.types))
-            wanted.update(captured)
-    return frozenset(name for name in graph.inputs if name in wanted and _small(graph.types.get(name)))
+        wanted = any(output in needed or output in sources for output in node.outputs)
+        if node.op == "If":
+            needed.add(node.inputs[0])
+            for body in node.bodies:
+                results = zip(body.outputs, node.outputs, strict=False)
+                sources.update(inner for inner, outer in results if outer in needed or outer in sources)
+                _trace(body.nodes, needed, sources)
+        elif definition is not None and definition.kind != "host":
+            needed.update(filter(None, (node.input(i) for i in definition.values)))
+            if wanted and node.op not in ("Shape", "Size"):
+                sources.update(filter(None, node.inputs))
 
 
-def _small(kind: Type | None) -> bool:
-    if not isinstance(kind, TensorType) or kind.shape is None or len(kind.shape) > 1:
+def _is_small(kind: Type | None) -> bool:
+    if not isinstance(kind, TensorType) or kind.shape is None or kind.dtype.kind not in ("int", "uint", "bool"):
         return False
-    if kind.dtype.is_float:
-        return len(kind.shape) == 1 or kind.shape == ()
-    return kind.dtype.is_numeric
+    return len(kind.shape) < 2 and all(not isinstance(extent, int) or extent <= VALUE_LIMIT for extent in kind.shape)
 
 
 @dataclass
@@ -86,9 +94,9 @@ class _Specializer:
         for name in graph.inputs:
             value = self.inputs[name]
             if not isinstance(value, np.ndarray):
-                self.types[name] = graph.types[name]
+                self.types.update({name: graph.types[name]} if name in graph.types else {})
             elif name in self.known:
-                self.define(name, value)
+                self.define(name, value.copy())
             else:
                 self.types[name] = TensorType(dtypes.from_numpy(value.dtype), value.shape)
         self.visit(graph.nodes)
@@ -100,22 +108,26 @@ class _Specializer:
 
     def visit(self, nodes: Sequence[Node]) -> None:
         for node in nodes:
-            if any(name in self.unavailable for name in node_reads(node)) or not self.place(node):
-                self.later.append(node)
-                self.unavailable.update(o for o in node.outputs if o)
+            if node.op == "If" and node.inputs[0] in self.constants:
+                self.inline(node)
+            elif any(name in self.unavailable for name in node_reads(node)) or not self.place(node):
+                self.postpone(node)
+
+    def postpone(self, node: Node) -> None:
+        self.later.append(node)
+        self.unavailable.update(o for o in node.outputs if o)
 
     def place(self, node: Node) -> bool:
         """Folds a node, or takes it into the plan; False when it must wait."""
-        if node.op == "If" and node.inputs[0] in self.constants:
-            return self.inline(node)
         definition = lookup(node.domain, node.op)
-        if node.op in CONTROL or definition is None or definition.kind == "host":
+        kinds = [self.types.get(name) for name in node.inputs if name]
+        if definition is None or definition.kind == "host" or not all(isinstance(kind, TensorType) for kind in kinds):
             return False
-        if not all(isinstance(self.types.get(name), TensorType) for name in node.inputs if name):
+        if any(node.input(i) and node.input(i) not in self.constants for i in definition.values):
             return False
-        if any(i < len(node.inputs) and node.inputs[i] and node.inputs[i] not in self.constants for i in definition.values):
-            return False
-        return self.fold(node) or self.infer(node, definition)
+        if self.fold(node):
+            return True
+        return not any(_is_text(kind) for kind in kinds) and self.infer(node, definition)
 
     def fold(self, node: Node) -> bool:
         if node.op in ("Shape", "Size"):
@@ -128,14 +140,20 @@ class _Specializer:
                 start, end = node.attrs.get("start", 0), node.attrs.get("end")
                 self.define(node.outputs[0], shape[slice(start, end)])  # type: ignore[arg-type]
             return True
-        if node.op in RANDOM or not all(name in self.constants for name in node.inputs if name):
+        if node.op in RANDOM or node.domain == "loopnest" or not all(name in self.constants for name in node.inputs if name):
             return False
-        if sum(self.constants[name].size for name in node.inputs if name) > FOLD_LIMIT or not node.inputs and node.op != "Constant":
+        if (
+            sum(self.constants[name].size for name in node.inputs if name) > FOLD_LIMIT
+            or not node.inputs
+            and node.op != "Constant"
+        ):
             return False
         if self._expands(node):
             return False
         try:
             results = graph_interpreter.evaluate(node, [self.constants[name] if name else None for name in node.inputs])
+        except UnsupportedOperatorError:
+            return False
         except Exception as error:
             raise ModelError(f"{node}: cannot be computed from its constant inputs: {error}") from error
         for name, value in zip(node.outputs, results, strict=False):
@@ -152,48 +170,52 @@ class _Specializer:
             return count * (self.constants[node.inputs[0]].size if node.op == "Tile" else 1) > FOLD_LIMIT // 16
         return False
 
-    def inline(self, node: Node) -> bool:
+    def inline(self, node: Node) -> None:
         """If(constant, a, b) => the branch taken, under the node's output names."""
-        taken = bool(np.asarray(self.constants[node.inputs[0]]).reshape(-1)[0])
-        body = node.attrs["then_branch" if taken else "else_branch"]
+        body = node.attrs["then_branch" if truth(self.constants[node.inputs[0]]) else "else_branch"]
         assert isinstance(body, Graph)
         for name, array in body.constants.items():
             self.define(name, array)
         self.visit(body.nodes)
-        renames = [
-            Node("Identity", (inner,), (outer,), name=node.name) for inner, outer in zip(body.outputs, node.outputs, strict=True) if outer
-        ]
-        self.visit(renames)
-        return True
+        results = zip(body.outputs, node.outputs, strict=False)
+        self.visit([Node("Identity", (inner,), (outer,), name=node.name) for inner, outer in results if outer])
 
     def infer(self, node: Node, definition: OpDef) -> bool:
         types = tuple(self.types[name] if name else None for name in node.inputs)
         values = tuple(self.constants.get(name) if name else None for name in node.inputs)
-        found = definition.infer(InferContext(node, types, values))
-        if any(isinstance(t, TensorType) and t.dtype.kind == "string" for t in (*types, *(found if isinstance(found, list) else [found]))):
+        context = InferContext(node, types, values)
+        found = definition.infer(context)
+        kinds: list[Type] = found if isinstance(found, list) else [found]
+        if definition.trims is not None:
+            self.trim(node, definition.trims(context), kinds)
+            return True
+        self.types.update((name, kind) for name, kind in zip(node.outputs, kinds, strict=False) if name)
+        if any(_is_text(kind) for kind in kinds):
             return False
-        for name, kind in zip(node.outputs, found if isinstance(found, list) else [found], strict=False):
-            if name:
-                self.types[name] = kind
         self.nodes.append(node)
         return True
 
+    def trim(self, node: Node, axes: Sequence[int | None], kinds: Sequence[Type]) -> None:
+        """Plans ``node`` for the largest extents; the host cuts its outputs along ``axes`` to the count that comes last."""
+        outputs = (*node.outputs, *[""] * (len(axes) - len(node.outputs)))
+        whole = tuple(f"{name} (all)" if name else "" for name in outputs)
+        count = f"{next(filter(None, outputs))} (count)"
+        self.types.update((name, kind) for name, kind in zip((*whole, count), kinds, strict=True) if name)
+        self.nodes.append(node.replace(outputs=(*whole, count)))
+        for name, full, axis in zip(outputs, whole, axes, strict=True):
+            if name:
+                attributes = {} if axis is None else {"axis": axis}
+                self.postpone(Node("Trim", (full, count), (name,), attributes, node.name, "loopnest"))
+
     def split(self) -> Specialized:
-        """The planned part with every value that somebody needs as its output, and the rest."""
-        made = {o for node in self.nodes for o in node.outputs if o}
-        wanted = dict.fromkeys(name for name in self.source.outputs if name not in self.unavailable)
-        if self.later:
-            later_reads = dict.fromkeys(name for node in self.later for name in node_reads(node))
-            wanted.update((name, None) for name in later_reads if name in made or name in self.source.inputs)
-        graph = Graph(self.source.name, self.source.inputs, tuple(wanted), self.nodes, self.constants, self.types)
-        if not self.later:
-            return Specialized(graph, None)
-        constants = {
-            name: self.constants[name]
-            for name in (*(r for node in self.later for r in node_reads(node)), *self.source.outputs)
-            if name in self.constants and name not in wanted
-        }
-        inputs = tuple(name for name in wanted)
-        types = {**self.types}
-        rest = Graph(self.source.name, inputs, self.source.outputs, self.later, constants, types)
-        return Specialized(graph, rest)
+        source, made = self.source, {o for node in self.nodes for o in node.outputs if o}
+        wanted = dict.fromkeys(name for name in source.outputs if name not in self.unavailable)
+        wanted.update((name, None) for node in self.later for name in node_reads(node) if name in made)
+        types = {**source.types, **self.types}
+        return Specialized(
+            Graph(source.name, source.inputs, tuple(wanted), self.nodes, self.constants, types), tuple(self.later)
+        )
+
+
+def _is_text(kind: Type | None) -> bool:
+    return isinstance(kind, TensorType) and not kind.dtype.is_numeric

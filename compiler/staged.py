@@ -2,13 +2,16 @@
 
 A stage ends where the plan needs a value that only data gives: the count of NonZero, the condition of a Loop, a sequence of tensors. The
 rest is a graph of its own, planned for the shapes and values that came out, and kept by them, so that the second call plans nothing.
+
+    NonZero -> Trim -> Gather     =>     native: NonZero(all), count     host: Trim     rest: Gather, planned for the true count
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -18,155 +21,182 @@ from ..runtime.executor import Executable
 from ..runtime.profile import Profile
 from . import host
 from .engine import Engine
+from .host import HostStep, Value
 from .plan import make_plan
-from .specialize import Specialized, specialize, value_inputs
+from .specialize import specialize, value_inputs
 
-MAX_PLANS = 256
+MAX_STAGES = 256
+"""Stages kept of one graph, for that many sets of input shapes and values."""
 
 
-@dataclass
 class StagedGraph:
-    """A graph, and the runners made for it so far, by the shapes of its inputs and the values that planning needs."""
+    """A graph, and the stages made for it so far, by the shapes of its inputs and the values that planning needs. Thread-safe."""
 
-    graph: Graph
-    engine: Engine
-    known: frozenset[str] = frozenset()
-    runners: dict[object, StagedRunner] = field(default_factory=dict)
-    lock: threading.Lock = field(default_factory=threading.Lock)
+    def __init__(self, graph: Graph, engine: Engine) -> None:
+        self.graph = graph
+        self.engine = engine
+        self.known = value_inputs(graph)
+        self._stages: dict[tuple[object, ...], Stage] = {}
+        self._planning = threading.Lock()
 
-    def __post_init__(self) -> None:
-        self.known = value_inputs(self.graph)
+    def run(self, inputs: Sequence[Value]) -> list[Value]:
+        """The outputs in graph order. They may share memory with ``inputs`` and with constants."""
+        return self.stage(inputs).run_values(inputs)[0]
 
-    def run(self, inputs: Sequence[object]) -> list[object]:
-        """The outputs for ``inputs`` in graph order: arrays, and host values (sequences, optionals)."""
-        return self.runner(inputs).run_values(inputs)
-
-    def runner(self, inputs: Sequence[object]) -> StagedRunner:
-        key = tuple(
-            (v.tobytes(), v.shape)
-            if name in self.known and isinstance(v, np.ndarray)
-            else (v.shape, v.dtype.str)
-            if isinstance(v, np.ndarray)
-            else type(v)
-            for name, v in zip(self.graph.inputs, inputs, strict=True)
-        )
-        found = self.runners.get(key)
+    def stage(self, inputs: Sequence[Value]) -> Stage:
+        """The first stage for inputs like these, made now if there is none yet."""
+        key = tuple(_key(value, name in self.known) for name, value in zip(self.graph.inputs, inputs, strict=True))
+        found = self._stages.get(key)
         if found is None:
-            with self.lock:
-                found = self.runners.get(key)
+            with self._planning:
+                found = self._stages.get(key)
                 if found is None:
-                    if len(self.runners) >= MAX_PLANS:
-                        self.runners.pop(next(iter(self.runners)))
-                    found = self.runners[key] = StagedRunner.make(self, inputs)
+                    while len(self._stages) >= MAX_STAGES:
+                        del self._stages[next(iter(self._stages))]
+                    found = self._stages[key] = Stage.make(self, inputs)
         return found
 
+    def stages(self) -> tuple[Stage, ...]:
+        return tuple(self._stages.values())
 
-@dataclass
-class StagedRunner:
+
+@dataclass(frozen=True)
+class Stage:
     """One native program, the host nodes that can run after it, and the graph that remains."""
 
-    engine: Engine
     graph: Graph
-    special: Specialized
+    constants: Mapping[str, np.ndarray]
+    """Values known before anything runs that host nodes read or that are outputs."""
     native: Executable | None
-    host_nodes: tuple[Node, ...]
+    native_outputs: tuple[str, ...]
+    host_steps: tuple[HostStep, ...]
     rest: StagedGraph | None
     text: str
+    picks: tuple[int, ...] = ()
+    """The inputs of the graph that the native program takes."""
+    direct: bool = False
+    """Whether the native program makes exactly the outputs of the graph."""
 
     @staticmethod
-    def make(owner: StagedGraph, inputs: Sequence[object]) -> StagedRunner:
+    def make(owner: StagedGraph, inputs: Sequence[Value]) -> Stage:
         graph, engine = owner.graph, owner.engine
         special = specialize(graph, dict(zip(graph.inputs, inputs, strict=True)), owner.known)
         planned = special.graph
-        rest, host_nodes = None, ()
-        if special.rest is not None:
-            host_nodes, remaining = _ready(special, graph)
-            if not host_nodes and not planned.nodes and not _new_values(graph, special):
-                raise LoopnestError(f"{remaining[0]}: this operator cannot be planned, and does not run on the host")
-            rest = _remaining(special, host_nodes, remaining, graph)
-        native_outputs = tuple(n for n in planned.outputs if _is_native(n, planned))
-        native, text = None, "nothing to compute"
-        if native_outputs:
-            part = Graph(planned.name, _tensor_inputs(planned), native_outputs, planned.nodes, planned.constants, planned.types)
+        ready, waiting = _ready(special.later, planned)
+        if waiting and set(map(id, graph.nodes)) <= set(map(id, waiting)):
+            raise LoopnestError(f"{waiting[0]}: this operator can neither be planned nor run on the host")
+        outputs = tuple(n for n in planned.outputs if n not in planned.constants and n not in planned.inputs)
+        native, text, arguments = None, "nothing to compute", tuple[str, ...]()
+        if outputs:
+            arguments = tuple(n for n in planned.inputs if n not in planned.constants and _is_numeric(planned, n))
+            part = Graph(planned.name, arguments, outputs, planned.nodes, planned.constants, planned.types)
             plan = make_plan(engine.optimize(part), engine.target, engine.config, engine.packs)
             native = engine.executable(plan)
             text = plan.program.as_table()
-        return StagedRunner(engine, graph, special, native, tuple(host_nodes), StagedGraph(rest, engine) if rest else None, text)
-
-    def run(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
-        if self.direct:
-            assert self.native is not None
-            return self.native.run(inputs)
-        return [np.asarray(v) if isinstance(v, np.generic) else v for v in self.run_values(inputs)]  # type: ignore[misc]
-
-    @property
-    def direct(self) -> bool:
-        """Whether the whole graph is one native program over exactly its inputs."""
-        return (
-            self.native is not None
-            and self.rest is None
-            and not self.host_nodes
-            and len(self.native.program.inputs) == len(self.graph.inputs)
-            and len(self.native.program.outputs) == len(self.graph.outputs)
+        steps = tuple(_host_step(node, planned, engine) for node in ready)
+        reads = {*graph.outputs, *(name for node in ready for name in node_reads(node))}
+        return Stage(
+            graph,
+            {name: planned.constants[name] for name in reads if name in planned.constants},
+            native,
+            outputs,
+            steps,
+            StagedGraph(_remaining(waiting, planned, graph), engine) if waiting else None,
+            text,
+            tuple(graph.inputs.index(name) for name in arguments),
+            not waiting and not ready and outputs == graph.outputs and native is not None,
         )
 
-    def run_values(self, inputs: Sequence[object]) -> list[object]:
-        values: dict[str, object] = dict(zip(self.graph.inputs, inputs, strict=True))
-        planned = self.special.graph
+    def run(self, inputs: Sequence[Value]) -> list[Value]:
+        """The outputs in graph order, in memory that nothing else refers to."""
+        if self.direct:
+            assert self.native is not None
+            return self.native.run([inputs[i] for i in self.picks])
+        results, fresh = self.run_values(inputs)
+        seen: set[str] = set()
+        for i, name in enumerate(self.graph.outputs):
+            if name in seen or name not in fresh:
+                results[i] = _copy(results[i])
+            seen.add(name)
+        return results
+
+    def run_values(self, inputs: Sequence[Value]) -> tuple[list[Value], set[str]]:
+        """The outputs in graph order, and the names of the values that native programs made."""
+        outputs, fresh, stage = self.graph.outputs, set[str](), self
+        while True:
+            values = stage.advance(inputs)
+            fresh.update(stage.native_outputs)
+            if stage is self:
+                kept = values
+            else:
+                kept.update((name, values[name]) for name in outputs if name in values)
+            if stage.rest is None:
+                return [kept[name] for name in outputs], fresh
+            inputs = [values[name] for name in stage.rest.graph.inputs]
+            stage = stage.rest.stage(inputs)
+
+    def advance(self, inputs: Sequence[Value]) -> dict[str, Value]:
+        """Every value that there is after this stage: inputs, constants that somebody needs, what the program and the host nodes made."""
+        values: dict[str, Value] = dict(zip(self.graph.inputs, inputs, strict=True))
+        values.update(self.constants)
         if self.native is not None:
-            arrays = [values[spec.name] for spec in self.native.program.inputs]
-            results = self.native.run(arrays)  # type: ignore[arg-type]
-            names = [n for n in planned.outputs if _is_native(n, planned)]
-            values.update(zip(names, results, strict=True))
-        for name in planned.outputs:
-            if name not in values or name in self.graph.inputs and name in self.graph.outputs:
-                value = planned.constants.get(name, values.get(name))
-                values[name] = value.copy() if isinstance(value, np.ndarray) else value
-        for node in self.host_nodes:
-            arguments = {n: values.get(n, planned.constants.get(n)) for n in node_reads(node)}
-            values.update(host.run(node, arguments, self.engine))
-        if self.rest is not None:
-            results_ = self.rest.run([values[name] for name in self.rest.graph.inputs])
-            values.update(zip(self.rest.graph.outputs, results_, strict=True))
-        return [values[name] if name in values else planned.constants[name].copy() for name in self.graph.outputs]
+            results = self.native.run([inputs[i] for i in self.picks])
+            values.update(zip(self.native_outputs, results, strict=True))
+        for step in self.host_steps:
+            values.update(step.run(values))
+        return values
 
-    def profile(self, inputs: Sequence[np.ndarray], repeat: int) -> Profile:
-        if self.native is None:
-            return Profile((), 0.0)
-        return self.native.profile([v for n, v in zip(self.graph.inputs, inputs, strict=True) if n in self._native_names()], repeat)
-
-    def _native_names(self) -> set[str]:
-        assert self.native is not None
-        return {spec.name for spec in self.native.program.inputs}
+    def profile(self, inputs: Sequence[Value], repeat: int) -> Profile:
+        """The steps of all native programs, one after the other; host nodes are not timed."""
+        parts: list[Profile] = []
+        stage = self
+        while True:
+            if stage.native is not None:
+                parts.append(stage.native.profile([inputs[i] for i in stage.picks], repeat))
+            if stage.rest is None:
+                return Profile.join(parts)
+            values = stage.advance(inputs)
+            inputs = [values[name] for name in stage.rest.graph.inputs]
+            stage = stage.rest.stage(inputs)
 
     def as_text(self) -> str:
         lines = [self.text]
-        if self.host_nodes:
-            lines.append("then on the host: " + ", ".join(str(node) for node in self.host_nodes))
-        if self.rest is not None and self.rest.graph.nodes:
+        for step in self.host_steps:
+            lines.append(f"then on the host: {step.node}")
+            for body, staged in step.bodies.items():
+                for stage in staged.stages():
+                    lines += [f"  {body.name}:", *(f"    {line}" for line in stage.as_text().splitlines())]
+        if self.rest is not None:
             lines.append(f"then {len(self.rest.graph.nodes)} nodes, planned for the shapes that come out:")
-            lines += [runner.as_text() for runner in self.rest.runners.values()]
+            lines += [stage.as_text() for stage in self.rest.stages()]
         return "\n".join(lines)
 
 
-def _is_native(name: str, planned: Graph) -> bool:
-    """Outputs that a program computes: not constants, not inputs handed through."""
-    return name not in planned.constants and name not in planned.inputs
+def _key(value: Value, by_value: bool) -> object:
+    """What a stage depends on of an input."""
+    if not isinstance(value, np.ndarray):
+        return type(value)
+    return (value.shape, value.dtype, value.tobytes()) if by_value else (value.shape, value.dtype)
 
 
-def _tensor_inputs(planned: Graph) -> tuple[str, ...]:
-    return tuple(n for n in planned.inputs if n not in planned.constants and isinstance(planned.types.get(n), TensorType)
-                 and planned.types[n].dtype.is_numeric)  # type: ignore[union-attr]  # fmt: skip
+def _copy(value: Value) -> Value:
+    if isinstance(value, list):
+        return [_copy(item) for item in value]
+    return np.array(value, order="C") if isinstance(value, np.ndarray) else value
 
 
-def _ready(special: Specialized, graph: Graph) -> tuple[list[Node], list[Node]]:
-    """The left-over nodes that the host can run now, one after the other, and those that must wait."""
-    assert special.rest is not None
-    available = {*special.rest.inputs, *special.rest.constants, *special.graph.constants, *graph.inputs}
+def _is_numeric(graph: Graph, name: str) -> bool:
+    kind = graph.types.get(name)
+    return isinstance(kind, TensorType) and kind.dtype.is_numeric
+
+
+def _ready(later: Iterable[Node], planned: Graph) -> tuple[list[Node], list[Node]]:
+    """The nodes that the host can run after the planned part, one after the other, and those that must wait for the next stage."""
+    available = {*planned.inputs, *planned.constants, *(o for node in planned.nodes for o in node.outputs)}
     ready: list[Node] = []
     waiting: list[Node] = []
-    for node in special.rest.nodes:
-        if host.runs(node, special.graph.types) and all(name in available for name in node_reads(node)):
+    for node in later:
+        if host.runs(node, planned.types) and all(name in available for name in node_reads(node)):
             ready.append(node)
             available.update(node.outputs)
         else:
@@ -174,21 +204,24 @@ def _ready(special: Specialized, graph: Graph) -> tuple[list[Node], list[Node]]:
     return ready, waiting
 
 
-def _new_values(graph: Graph, special: Specialized) -> bool:
-    return set(special.graph.constants) != set(graph.constants)
+def _host_step(node: Node, planned: Graph, engine: Engine) -> HostStep:
+    """A host node with its subgraphs as staged graphs: what they capture is a constant where it is known, an input elsewhere."""
+    bodies: dict[Graph, StagedGraph] = {}
+    for body in node.bodies:
+        captured = body.captures()
+        constants = {name: planned.constants[name] for name in captured if name in planned.constants}
+        inputs = (*body.inputs, *(name for name in captured if name not in constants))
+        types: dict[str, Any] = {**{name: planned.types[name] for name in captured if name in planned.types}, **body.types}
+        graph = Graph(body.name, inputs, body.outputs, body.nodes, {**constants, **body.constants}, types)
+        bodies[body] = StagedGraph(graph, engine)
+    return HostStep(node, bodies)
 
 
-def _remaining(special: Specialized, host_nodes: Sequence[Node], waiting: Sequence[Node], graph: Graph) -> Graph | None:
+def _remaining(waiting: list[Node], planned: Graph, graph: Graph) -> Graph:
     """What is left after the native part and the host nodes, as a graph over the values that it needs."""
-    if not waiting:
-        return None
     made = {o for node in waiting for o in node.outputs if o}
-    reads = dict.fromkeys(n for node in waiting for n in node_reads(node) if n not in made)
-    constants = {n: special.graph.constants[n] for n in reads if n in special.graph.constants}
-    outputs = tuple(n for n in graph.outputs if n in made)
-    inputs = tuple(n for n in reads if n not in constants)
-    return Graph(f"{graph.name}, continued", inputs, outputs, list(waiting), constants, dict(special.graph.types))
-
-
-def as_arrays(values: Mapping[str, object]) -> dict[str, np.ndarray]:
-    return {name: np.asarray(value) for name, value in values.items()}
+    reads = dict.fromkeys(name for node in waiting for name in node_reads(node) if name not in made)
+    constants = {name: planned.constants[name] for name in reads if name in planned.constants}
+    inputs = tuple(name for name in reads if name not in constants)
+    outputs = tuple(dict.fromkeys(name for name in graph.outputs if name in made))
+    return Graph(f"{graph.name}, continued", inputs, outputs, waiting, constants, planned.types)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -12,28 +12,34 @@ from ..ir import dtypes
 from ..ir.errors import InputError
 from .program import TensorSpec
 
+Value: TypeAlias = Any
+"""An array; a list for a sequence; None for an empty optional."""
+
 _SHAPES_KEPT = 256
 
 
 class InputBinder:
-    """Checks inputs against their declaration. Accepts NumPy arrays and whatever has ``__array__`` or ``__dlpack__``; converts no dtype."""
+    """Checks inputs against their declaration; converts no dtype.
+
+    Tensors may be NumPy arrays and whatever has ``__array__`` or ``__dlpack__``, sequences are lists or tuples, an empty optional is None.
+    """
 
     def __init__(self, specs: Sequence[TensorSpec]) -> None:
         self.specs = tuple(specs)
-        self._slots = [_Slot(spec) for spec in specs]
+        self._slots = [_slot(spec) for spec in specs]
         self._index = {spec.name: index for index, spec in enumerate(specs)}
 
-    def bind(self, args: Sequence[object], named: Mapping[str, object]) -> list[np.ndarray]:
-        """Arrays in the order of the declaration, from ``args`` in that order and ``named``. Raises ``InputError``."""
+    def bind(self, args: Sequence[object], named: Mapping[str, object]) -> list[Value]:
+        """Values in the order of the declaration, from ``args`` in that order and ``named``. Raises ``InputError``."""
         if named or len(args) != len(self._slots):
             args = self._ordered(args, named)
-        arrays: list[np.ndarray] = []
+        values: list[Value] = []
         for value, slot in zip(args, self._slots, strict=True):
             if type(value) is np.ndarray and value.dtype is slot.dtype and value.shape in slot.shapes:
-                arrays.append(value)
+                values.append(value)
             else:
-                arrays.append(slot.accept(value))
-        return arrays
+                values.append(slot.accept(value))
+        return values
 
     def _ordered(self, args: Sequence[object], named: Mapping[str, object]) -> list[object]:
         if len(args) > len(self._slots):
@@ -58,12 +64,48 @@ class InputBinder:
         return ", ".join(map(str, self.specs)) or "none"
 
 
+def _slot(spec: TensorSpec) -> _Slot:
+    for prefix, kind in (("seq(", _SequenceSlot), ("optional(", _OptionalSlot)):
+        if spec.dtype.startswith(prefix):
+            return kind(spec, _slot(TensorSpec(spec.name, spec.dtype.removeprefix(prefix)[:-1], None)))
+    return _TensorSlot(TensorSpec(spec.name, spec.dtype.partition("[")[0], spec.shape))
+
+
 class _Slot:
-    """One declared input, and the shapes seen that fit it."""
+    """One declared input. Arrays of ``dtype`` with one of ``shapes`` are known to fit it."""
+
+    dtype: np.dtype[Any] | None = None
+    shapes: set[tuple[int, ...]] | frozenset[tuple[int, ...]] = frozenset()
+
+    def accept(self, value: object) -> Value:
+        """``value`` as the model takes it; ``InputError`` when it does not fit."""
+        raise NotImplementedError
+
+
+class _SequenceSlot(_Slot):
+    def __init__(self, spec: TensorSpec, element: _Slot) -> None:
+        self.spec, self.element = spec, element
+
+    def accept(self, value: object) -> list[Value]:
+        if not isinstance(value, list | tuple):
+            raise InputError(f"input {self.spec.name!r}: expected a list ({self.spec}), got {type(value).__name__}")
+        return [self.element.accept(item) for item in value]
+
+
+class _OptionalSlot(_Slot):
+    def __init__(self, spec: TensorSpec, element: _Slot) -> None:
+        self.spec, self.element = spec, element
+
+    def accept(self, value: object) -> Value:
+        return None if value is None else self.element.accept(value)
+
+
+class _TensorSlot(_Slot):
+    """A tensor, and the shapes seen that fit it."""
 
     def __init__(self, spec: TensorSpec) -> None:
         self.spec = spec
-        self.dtype = spec.numpy
+        self.dtype: np.dtype[Any] = spec.numpy
         self.shapes: set[tuple[int, ...]] = set()
 
     def accept(self, value: object) -> np.ndarray:

@@ -10,7 +10,7 @@ from typing import Protocol, TypeAlias
 import numpy as np
 
 from ..ir.errors import InputError
-from .inputs import InputBinder
+from .inputs import InputBinder, Value
 from .profile import Profile
 from .program import TensorSpec
 
@@ -18,25 +18,26 @@ from .program import TensorSpec
 class Runner(Protocol):
     """What a planner makes for one set of input shapes: an ``Executable``, or several of them in a row."""
 
-    def run(self, inputs: Sequence[np.ndarray], /) -> list[np.ndarray]:
+    def run(self, inputs: Sequence[Value], /) -> list[Value]:
         """Fresh outputs in graph order; called from many threads at once."""
         ...
 
-    def profile(self, inputs: Sequence[np.ndarray], repeat: int, /) -> Profile: ...
+    def profile(self, inputs: Sequence[Value], repeat: int, /) -> Profile: ...
 
     def as_text(self) -> str: ...
 
 
-Planner: TypeAlias = "Callable[[tuple[np.ndarray, ...]], Runner]"
-_Key: TypeAlias = "tuple[tuple[int, ...] | bytes, ...]"
+Planner: TypeAlias = "Callable[[tuple[Value, ...]], Runner]"
+_Key: TypeAlias = "tuple[tuple[int, ...] | bytes | type, ...]"
 
 
 class CompiledModel:
     """A compiled model: ``f(x)``, ``f(input=x)`` or ``f.run(["probs"], {"input": x})``. Safe to call from many threads.
 
     ``inputs`` and ``outputs`` are declared in graph order, with symbolic dims by name. ``planner`` makes the runner for a tuple of
-    checked input arrays; it is called once for each set of input shapes, and of bytes of the inputs whose numbers are in ``value_inputs``
-    (those whose values decide shapes or control flow). The ``max_plans`` runners used last are kept.
+    checked inputs; it is called once for each set of input shapes (of Python types, for sequences and optionals), and of bytes of the
+    inputs whose numbers are in ``value_inputs`` (those whose values decide shapes or control flow). The ``max_plans`` runners used last
+    are kept.
     """
 
     def __init__(
@@ -63,13 +64,13 @@ class CompiledModel:
             threading.Lock()
         )  # of the order of use; held for moments only, so that no call waits for another one's plan
 
-    def __call__(self, /, *args: object, **named: object) -> np.ndarray | tuple[np.ndarray, ...]:
+    def __call__(self, /, *args: object, **named: object) -> Value | tuple[Value, ...]:
         """The output, or a tuple of the outputs in graph order. Raises ``InputError`` for inputs that do not fit."""
         arrays = self._bind(args, named)
         results = self._runner(arrays).run(arrays)
         return results[0] if len(results) == 1 else tuple(results)
 
-    def run(self, names: Sequence[str] | None, feeds: Mapping[str, object]) -> list[np.ndarray]:
+    def run(self, names: Sequence[str] | None, feeds: Mapping[str, object]) -> list[Value]:
         """The outputs called ``names`` (all when None) for inputs by name, as in ONNX Runtime."""
         indices = range(len(self.outputs)) if names is None else [self._output_index(name) for name in names]
         arrays = self._bind((), feeds)
@@ -103,8 +104,8 @@ class CompiledModel:
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name}: {len(self.inputs)} inputs, {len(self.outputs)} outputs>"
 
-    def _runner(self, arrays: list[np.ndarray]) -> Runner:
-        key: _Key = tuple([array.shape for array in arrays])
+    def _runner(self, arrays: list[Value]) -> Runner:
+        key: _Key = tuple([array.shape if type(array) is np.ndarray else type(array) for array in arrays])
         if self._value_inputs:
             key += tuple(arrays[index].tobytes() for index in self._value_inputs)
         runner = self._runners.get(key)
@@ -114,7 +115,7 @@ class CompiledModel:
             self._touch(key, runner)
         return runner
 
-    def _plan(self, key: _Key, arrays: list[np.ndarray]) -> Runner:
+    def _plan(self, key: _Key, arrays: list[Value]) -> Runner:
         with self._planning:
             runner = self._runners.get(key)
             if runner is None:

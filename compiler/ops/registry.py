@@ -7,7 +7,7 @@ A definition is one of five kinds; how loops are ordered, tiled, fused and vecto
 ``reduction``   one output; the element at an output index as a reduction over axes of its own: ``f(op, index) -> Reduce``
 ``nest``        anything else, as explicit loops: ``f(op, b)`` with a ``Builder``, reading ``op.input(i)`` and storing to ``op.output(i)``
 ``view``        the output is the input's memory under another shape (Reshape and its family)
-``host``        strings, sequences, optionals, image files: NumPy on the host, reported as such
+``host``        control flow that data decides, strings, sequences, optionals, image files: Python on the host, reported as such
 """
 
 from __future__ import annotations
