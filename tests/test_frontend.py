@@ -13,7 +13,7 @@ import onnx.numpy_helper as nh
 import pytest
 
 from loopnest.compiler.check import check
-from loopnest.compiler.frontend import load
+from loopnest.compiler.frontend import load, wire
 from loopnest.ir import dtypes
 from loopnest.ir.errors import ModelError, UnsupportedOperatorError
 from loopnest.ir.graph import Graph, SequenceType, TensorType
@@ -287,6 +287,34 @@ def test_every_dtype_is_read(dtype: dtypes.DType, raw: bool) -> None:
     loaded = load_any(model).constants["c"]
     assert loaded.dtype == dtype.numpy
     assert loaded.tobytes() == array.tobytes()
+
+
+@pytest.mark.parametrize("as_file", [True, False])
+def test_large_weights_are_read_without_parsing(as_file: bool, tmp_path: Path) -> None:
+    weights = {"v": values(70, 30), "small": values(3), "w": values(64, 64, seed=1), "u": np.arange(5000, dtype=np.int8)}
+    nodes = [node("Identity", [name], [f"y{name}"]) for name in weights]
+    data = make_model(nodes, {}, [f"y{name}" for name in weights], weights).SerializeToString()
+    found = wire.skeleton(memoryview(data), 4096)
+    assert found is not None
+    assert set(found.weights) == {0, 2, 3}
+    assert len(found.data) < 1000
+    (tmp_path / "m.onnx").write_bytes(data)
+    graph = load(tmp_path / "m.onnx" if as_file else data, supported=anything)
+    for name, array in weights.items():
+        loaded = graph.constants[name]
+        assert loaded.dtype == array.dtype
+        assert (loaded == array).all()
+        assert loaded.flags.aligned
+        assert not loaded.flags.writeable
+
+
+def test_weights_do_not_follow_the_file(tmp_path: Path) -> None:
+    weights = values(64, 64)
+    path = tmp_path / "m.onnx"
+    path.write_bytes(make_model([node("Identity", ["w"], ["y"])], {}, ["y"], {"w": weights}).SerializeToString())
+    graph = load(path, supported=anything)
+    path.write_bytes(b"")
+    assert (graph.constants["w"] == weights).all()
 
 
 def test_strings_are_objects() -> None:

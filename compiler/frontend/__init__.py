@@ -44,8 +44,9 @@ def import_model(
     model: str | os.PathLike[str] | bytes | onnx.ModelProto, *, supported: Callable[[str, str], bool]
 ) -> tuple[Graph, dict[str, int]]:
     """The graph of ``model``, unsupported operators kept, and the opset of each domain that it imports."""
-    proto, folder = read_model(model)
-    graph = Importer(proto.functions, folder).model(proto)
+    source = read_model(model)
+    proto = source.proto
+    graph = Importer(proto.functions, source.folder).model(proto, source.weights)
     infer_types(graph)
     check_types(graph)
     expand_functions(graph, supported)

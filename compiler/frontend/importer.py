@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import onnx
 
 from ...ir.errors import ModelError
@@ -41,12 +42,14 @@ class Importer:
         self._functions = {(normal_domain(f.domain), f.name, f.overload): f for f in functions}
         self._folder = folder
         self._names = names or Names()
+        self._weights: Mapping[int, np.ndarray] = {}
 
-    def model(self, proto: onnx.ModelProto) -> Graph:
-        """The main graph of ``proto``, whose names stay as they are."""
+    def model(self, proto: onnx.ModelProto, weights: Mapping[int, np.ndarray] | None = None) -> Graph:
+        """The main graph of ``proto``, whose names stay as they are; ``weights`` are bytes of initializers that it comes without."""
         opsets = opset_imports(proto.opset_import) or {"": 1}
         for name in _own_names(proto.graph):
             self._names.reserve(text(name))
+        self._weights = weights or {}
         return self._graph(proto.graph, _Context(Scope(), opsets, {}), main=True)
 
     def call(
@@ -114,9 +117,9 @@ class Importer:
         return graph
 
     def _constants(self, proto: onnx.GraphProto, scope: Scope, body: Body, main: bool) -> None:
-        for tensor in proto.initializer:
+        for index, tensor in enumerate(proto.initializer):
             name = self._define(tensor.name, scope, main, f"graph {proto.name!r} has the initializer")
-            body.constants[name] = to_array(tensor, self._folder)
+            body.constants[name] = to_array(tensor, self._folder, self._weights.get(index) if main else None)
         for sparse in proto.sparse_initializer:
             name = self._define(sparse.values.name, scope, main, f"graph {proto.name!r} has the initializer")
             body.constants[name] = sparse_to_array(sparse, self._folder)

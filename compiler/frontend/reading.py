@@ -1,40 +1,82 @@
-"""From what the user hands over (path, bytes, ``ModelProto``) to a checked ``ModelProto`` and the folder of its external data."""
+"""From what the user hands over (path, bytes, ``ModelProto``) to a ``ModelProto``, its weights, and the folder of its external data."""
 
 from __future__ import annotations
 
+import mmap
 import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
 
 from ...ir.errors import ModelError
 from ...ir.graph_onnx import newest_opset
+from .wire import skeleton
 
 Model = str | os.PathLike[str] | bytes | onnx.ModelProto
 
+_LARGE = 4096
+"""Initializers of so many bytes are read on their own."""
 
-def read_model(model: Model) -> tuple[onnx.ModelProto, Path | None]:
-    """The model, and the folder that its external data must lie in (None when it did not come from a file).
+
+@dataclass(frozen=True)
+class Source:
+    """A model as read: the proto, the folder that external data must lie in (None when it did not come from a file), and the bytes
+    of those initializers, by index, that the proto comes without."""
+
+    proto: onnx.ModelProto
+    folder: Path | None = None
+    weights: Mapping[int, np.ndarray] = field(default_factory=dict)
+
+
+def read_model(model: Model) -> Source:
+    """The model, not yet checked beyond its versions.
 
     ``ModelError`` when the file is missing, truncated, not ONNX, or of an IR version or opset newer than the onnx package knows.
     """
-    folder = None
     if isinstance(model, onnx.ModelProto):
-        proto = model
+        source = Source(model)
     elif isinstance(model, bytes | bytearray | memoryview):
-        proto = _parse(bytes(model), "the given bytes")
+        source = _from_bytes(bytes(model))
     elif isinstance(model, str | os.PathLike):  # pyright: ignore[reportUnnecessaryIsInstance]
         path = Path(model)
         try:
-            data = path.read_bytes()
+            source = _from_file(path)
         except OSError as error:
             raise ModelError(f"cannot read the model file {str(path)!r}: {error.strerror or error}") from None
-        proto, folder = _parse(data, f"the file {str(path)!r}"), path.parent
     else:
         raise ModelError(f"a model is a path, bytes or an onnx.ModelProto, not a {type(model).__name__}")
-    _check_versions(proto)
-    return proto, folder
+    _check_versions(source.proto)
+    return source
+
+
+def _from_bytes(data: bytes) -> Source:
+    found = skeleton(memoryview(data), _LARGE)
+    if found is None:
+        return Source(_parse(data, "the given bytes"))
+    weights = {index: np.frombuffer(data, np.uint8, count, offset) for index, (offset, count) in found.weights.items()}
+    return Source(_parse(found.data, "the given bytes"), weights=weights)
+
+
+def _from_file(path: Path) -> Source:
+    """Read each large weight straight into an array of its own: it is neither parsed nor copied, nor does it follow the file."""
+    what = f"the file {str(path)!r}"
+    with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        if size == 0:
+            return Source(_parse(b"", what))
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped, memoryview(mapped) as data:
+            found = skeleton(data, _LARGE)
+        if found is None:
+            return Source(_parse(file.read(), what), path.parent)
+        weights: dict[int, np.ndarray] = {}
+        for index, (offset, count) in found.weights.items():
+            file.seek(offset)
+            weights[index] = np.fromfile(file, np.uint8, count)
+    return Source(_parse(found.data, what), path.parent, weights)
 
 
 def opset_imports(imports: object) -> dict[str, int]:

@@ -17,17 +17,20 @@ MAX_TENSOR_BYTES = 2**40
 """What no tensor of a sane model reaches; dims beyond it are taken for damage."""
 
 
-def to_array(tensor: onnx.TensorProto, folder: Path | None) -> np.ndarray:
+def to_array(tensor: onnx.TensorProto, folder: Path | None, raw: np.ndarray | None = None) -> np.ndarray:
     """The tensor's values as a read-only array; int4, uint4, int2, uint2 and float4 take one byte a value, strings are objects.
 
-    External data is memory-mapped from a file inside ``folder``. ``ModelError`` when dims, dtype and data do not fit together.
+    ``raw`` is its ``raw_data`` when the tensor comes without it. External data is memory-mapped from a file inside ``folder``.
+    ``ModelError`` when dims, dtype and data do not fit together.
     """
     dtype = _dtype(tensor)
     shape = tuple(tensor.dims)
     count = element_count(shape, dtype, f"tensor {tensor.name!r}")
     if dtype is dtypes.string:
         return _strings(tensor, shape, count)
-    if tensor.data_location == onnx.TensorProto.EXTERNAL:
+    if raw is not None:
+        pass
+    elif tensor.data_location == onnx.TensorProto.EXTERNAL:
         raw = _map_external(tensor, folder, _nbytes(count, dtype))
     elif tensor.HasField("raw_data"):
         raw = np.frombuffer(tensor.raw_data, np.uint8)

@@ -32,7 +32,7 @@ def dropout(view: View, node: Node) -> Outcome:
         shape = view.new_value("shape", None)
         nodes.append(Node("Shape", (node.input(0),), (shape,)))
         nodes.append(Node("ConstantOfShape", (shape,), (mask,), {"value": np.array([True])}))
-    return Rewrite(nodes, {node.outputs[0]: node.input(0)})
+    return Rewrite(nodes, {result: node.input(0) for result in node.outputs[:1]})
 
 
 @rule("Cast")
@@ -130,7 +130,9 @@ def reduction_over_one(view: View, node: Node) -> Outcome:
         return None
     if before == after:
         return forward(node, node.inputs[0])
-    return replace_with(node, "Reshape", (node.inputs[0], view.new_constant(np.array(after, np.int64), "shape")), {"allowzero": 1})
+    return replace_with(
+        node, "Reshape", (node.inputs[0], view.new_constant(np.array(after, np.int64), "shape")), {"allowzero": 1}
+    )
 
 
 @rule("OptionalGetElement")
