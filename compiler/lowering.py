@@ -219,7 +219,7 @@ class Lowering:
             tensor.shape,
             lambda index: self.read(name, index),
             self.buffer(name) if external and self.needs_buffers else None,
-            tensor.margins,
+            margins=tensor.margins,
         )
 
     @property

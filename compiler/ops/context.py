@@ -28,6 +28,7 @@ class Operand:
     """An input tensor. ``shape`` are index expressions (constants, or parameters of the plan), ``sizes`` their values now.
 
     Calling it with an index gives the element there, as a value of ``dtype``: float16 and narrower floats arrive as float32.
+    ``block``: that many channels (axis 1) are neighbours in memory, in layout NCHWc; 0 in plain layout.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Operand:
     sizes: tuple[int, ...]
     read: Reader
     buffer: ir.Buffer | None = None
+    block: int = 0
     margins: tuple[tuple[int, int], ...] = ()
     """Zeros in memory before and after each axis."""
 
