@@ -1,6 +1,6 @@
 """From a fused group to a loop nest: operator definitions joined, prologue and epilogue inlined, loops laid over the output.
 
-    group Add+Relu  ->  for i in vector(n): y[i] = relu(a[i] + b[i])
+group Add+Relu  ->  for i in vector(n): y[i] = relu(a[i] + b[i])
 """
 
 from __future__ import annotations
@@ -219,6 +219,7 @@ class Lowering:
             tensor.shape,
             lambda index: self.read(name, index),
             self.buffer(name) if external and self.needs_buffers else None,
+            block=tensor.layout.block,
             margins=tensor.margins,
         )
 
@@ -236,7 +237,9 @@ class Lowering:
         def write(index: tuple[ir.Expr, ...], value: ir.Expr) -> None:
             self.write(tensor.name, index, value)
 
-        return Result(tensor.name, tensor.dtype, self.logical(tensor), tensor.shape, write, known, self.builder)
+        return Result(
+            tensor.name, tensor.dtype, self.logical(tensor), tensor.shape, write, known, self.builder, tensor.layout.block
+        )
 
     def write(self, name: str, index: tuple[ir.Expr, ...], value: ir.Expr) -> None:
         """Stores an element of the anchor's output, and of everything that the epilogue computes from it."""
@@ -248,7 +251,9 @@ class Lowering:
             value = made[node.outputs[0]] = ir.cast(_definition(node).define(op, *values), op.out_dtype())
             self._store(node.outputs[0], index, value)
 
-    def _epilogue_operand(self, operand: Operand | None, index: tuple[ir.Expr, ...], made: dict[str, ir.Expr]) -> ir.Expr | None:
+    def _epilogue_operand(
+        self, operand: Operand | None, index: tuple[ir.Expr, ...], made: dict[str, ir.Expr]
+    ) -> ir.Expr | None:
         if operand is None:
             return None
         if operand.name in made:

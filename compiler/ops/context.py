@@ -87,6 +87,7 @@ class Result:
     write: Writer
     buffer: ir.Buffer | None = None
     builder: Builder | None = None
+    block: int = 0
 
     @property
     def dtype(self) -> DType:
