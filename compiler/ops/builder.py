@@ -62,6 +62,12 @@ class Builder:
             self.emit(stmt)
 
     @contextmanager
+    def vector_loops(self, stem: str, extents: Sequence[ir.Operand]) -> Iterator[tuple[ir.Var, ...]]:
+        """Perfectly nested loops, the innermost one a vector loop."""
+        with self.loops(stem, extents[:-1]) as outer, self.loop(f"{stem}{len(extents) - 1}", extents[-1], "vector") as last:
+            yield (*outer, last)
+
+    @contextmanager
     def when(self, condition: ir.Expr) -> Iterator[None]:
         with self.collect() as inner:
             yield

@@ -58,14 +58,14 @@ def scatter_elements(op: Op, b: Builder) -> None:
         combine(y, [*place[:axis], k, *place[axis + 1 :]], updates(*place), reduction)
 
     if axis == 0 or 0 in indices.sizes:
-        with b.loops("c", data.shape[:-1]) as outer, b.loop("c_last", data.shape[-1], "vector") as last:
-            y.store((*outer, last), data(*outer, last))
+        with b.vector_loops("c", data.shape) as place:
+            y.store(place, data(*place))
         with b.loops("i", indices.shape) as place:
             update(list(place))
         return
     with b.loop("row", data.shape[0], "parallel") as row:
-        with b.loops("c", data.shape[1:-1]) as outer, b.loop("c_last", data.shape[-1], "vector") as last:
-            y.store((row, *outer, last), data(row, *outer, last))
+        with b.vector_loops("c", data.shape[1:]) as place:
+            y.store((row, *place), data(row, *place))
         with b.when(ir.Binary("lt", row, indices.shape[0])), b.loops("i", indices.shape[1:]) as place:
             update([row, *place])
 
@@ -86,8 +86,8 @@ def scatter_nd(op: Op, b: Builder) -> None:
     """y = data; y[indices[i]] = updates[i] for all i in order"""
     data, indices, updates, y = op.input(0), op.input(1), op.input(2), op.output(0)
     depth, reduction = indices.sizes[-1], reduction_of(op)
-    with b.loops("c", data.shape[:-1]) as outer, b.loop("c_last", data.shape[-1], "vector") as last:
-        y.store((*outer, last), data(*outer, last))
+    with b.vector_loops("c", data.shape) as place:
+        y.store(place, data(*place))
     if 0 in updates.sizes:
         return
     with b.loops("i", indices.shape[:-1]) as place:
@@ -96,8 +96,8 @@ def scatter_nd(op: Op, b: Builder) -> None:
         if not inner:
             combine(y, found, updates(*place), reduction)
             return
-        with b.loops("r", inner[:-1]) as rest, b.loop("r_last", inner[-1], "vector") as last:
-            combine(y, [*found, *rest, last], updates(*place, *rest, last), reduction)
+        with b.vector_loops("r", inner) as rest:
+            combine(y, [*found, *rest], updates(*place, *rest), reduction)
 
 
 def infer_tensor_scatter(context: InferContext) -> TensorType:
