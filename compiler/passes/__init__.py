@@ -12,7 +12,6 @@ __all__ = ["PASSES", "Pass", "Refusal", "Rewrite", "Rule", "rule", "rules_pass",
 
 PASSES: tuple[Pass, ...] = (
     Pass("remove_dead_code", remove_dead_code),
-    rules_pass("inline_decided_ifs", control_flow.decided_if),
     rules_pass(
         "remove_identities",
         identities.identity,
@@ -30,6 +29,7 @@ PASSES: tuple[Pass, ...] = (
         identities.double_negation,
     ),
     rules_pass("fold_constants", constants.fold_shape, constants.fold_size, constants.fold_extent, constants.fold_constants),
+    rules_pass("inline_decided_ifs", control_flow.decided_if),
     Pass("merge_equal", merge_equal),
     rules_pass("merge_reshapes", reshapes.transpose_of_transpose, reshapes.reshape_of_reshape, reshapes.softmax_over_flat),
     rules_pass("recognize_layer_norm", layer_norm.layer_norm, layer_norm.layer_norm_bias),
