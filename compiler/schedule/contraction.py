@@ -232,7 +232,8 @@ class _Emission:
         reduce = a.define(*place)
         loops, values = _reduce_loops(reduce, a)
         term = reduce.term(*values)
-        order = [v for v in (block, row_block, *loops, row, column) if isinstance(v, ir.Var)]
+        outer = [v for i, v in enumerate(place) if i not in (a.vector, a.row)]
+        order = [v for v in (*outer, block, row_block, *loops, row, column) if isinstance(v, ir.Var)]
         term = self._pack_constants(term, order)
         term = self._pack_scratch(term, loops, column)
         index = tuple(place)

@@ -1,0 +1,167 @@
+"""MatMul, Gemm, Conv and ConvTranspose against ONNX Runtime, over extents that straddle vectors, tiles and channel blocks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx.helper as oh
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import loopnest
+from tests.graphs import make_model, onnxruntime, values
+
+EXTENTS = st.sampled_from([1, 7, 8, 9, 15, 16, 17, 31, 33])
+
+
+def agrees(model: Any, feeds: dict[str, np.ndarray], config: Any = None, target: str = "cpu") -> loopnest.CompiledModel:
+    """Compiles and compares with ONNX Runtime: at most 1e-5 of the largest value apart."""
+    expected = onnxruntime(model, feeds)
+    f = loopnest.compile(model, target, config=config)
+    for name, ours, theirs in zip((o.name for o in f.outputs), f.run(None, feeds), expected, strict=True):
+        assert ours.shape == theirs.shape and ours.dtype == theirs.dtype, name
+        assert np.abs(ours - theirs).max(initial=0) <= 1e-5 * max(1e-30, np.abs(theirs).max(initial=0)), name
+    return f
+
+
+@settings(max_examples=12, deadline=None)
+@given(m=EXTENTS, k=EXTENTS, n=EXTENTS, constant=st.booleans())
+def test_matmul(m: int, k: int, n: int, constant: bool) -> None:
+    a, b = values(m, k), values(k, n, seed=1)
+    node = oh.make_node("MatMul", ["a", "b"], ["y"])
+    if constant:
+        agrees(make_model([node], {"a": ["M", k]}, ["y"], {"b": b}), {"a": a})
+    else:
+        agrees(make_model([node], {"a": ["M", "K"], "b": ["K", "N"]}, ["y"]), {"a": a, "b": b})
+
+
+@pytest.mark.parametrize(
+    ("left", "right"),
+    [((2, 1, 9, 5), (3, 5, 17)), ((5,), (5, 9)), ((4, 5), (5,)), ((7,), (7,)), ((3, 4, 5), (5, 6)), ((1, 8, 3), (4, 3, 8))],
+)
+def test_matmul_broadcasts(left: tuple[int, ...], right: tuple[int, ...]) -> None:
+    model = make_model([oh.make_node("MatMul", ["a", "b"], ["y"])], {"a": left, "b": right}, ["y"])
+    agrees(model, {"a": values(*left), "b": values(*right, seed=1)})
+
+
+def test_transposed_operands_are_not_copied() -> None:
+    nodes = [
+        oh.make_node("Transpose", ["k"], ["kt"], perm=[0, 2, 3, 1]),
+        oh.make_node("Transpose", ["q"], ["qt"], perm=[0, 2, 1, 3]),
+        oh.make_node("MatMul", ["qt", "kt"], ["y"]),
+    ]
+    model = make_model(nodes, {"q": [2, 9, 3, 16], "k": [2, 11, 3, 16]}, ["y"])
+    f = agrees(model, {"q": values(2, 9, 3, 16), "k": values(2, 11, 3, 16, seed=1)})
+    assert "Transpose+Transpose+MatMul" in str(f)
+
+
+@pytest.mark.parametrize("across", [0, 1])
+@pytest.mark.parametrize("turned", [0, 1])
+@pytest.mark.parametrize("bias", [(), (17,), (9, 1), (9, 17), None])
+def test_gemm(across: int, turned: int, bias: tuple[int, ...] | None) -> None:
+    a, b = values(*((13, 9) if across else (9, 13))), values(*((17, 13) if turned else (13, 17)), seed=1)
+    names = ["a", "b", *(["c"] if bias is not None else [])]
+    node = oh.make_node("Gemm", names, ["y"], transA=across, transB=turned, alpha=0.5, beta=2.0)
+    constants = {"b": b} if bias is None else {"b": b, "c": values(*bias, seed=2)}
+    agrees(make_model([node], {"a": a.shape}, ["y"], constants), {"a": a})
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    channels=st.sampled_from([1, 3, 8, 12, 16, 17]),
+    filters=st.sampled_from([1, 5, 8, 12, 16, 24, 33]),
+    size=st.sampled_from([5, 7, 8, 9, 15, 17]),
+    kernel=st.sampled_from([1, 2, 3, 5]),
+    stride=st.sampled_from([1, 2, 3]),
+    dilation=st.sampled_from([1, 2]),
+    mode=st.sampled_from(["none", "pads", "uneven", "SAME_UPPER", "SAME_LOWER"]),
+)
+def test_conv(channels: int, filters: int, size: int, kernel: int, stride: int, dilation: int, mode: str) -> None:
+    attributes: dict[str, Any] = {"strides": [stride, stride], "dilations": [dilation, dilation]}
+    if mode.startswith("SAME"):
+        attributes |= {"auto_pad": mode, "dilations": [1, 1]}
+    elif mode != "none":
+        attributes["pads"] = [kernel // 2, kernel // 2, kernel // 2 + (mode == "uneven"), kernel // 2]
+    if (kernel - 1) * dilation + 1 > size:
+        attributes["dilations"] = [1, 1]
+    nodes = [oh.make_node("Conv", ["x", "w", "b"], ["c"], **attributes), oh.make_node("Relu", ["c"], ["y"])]
+    constants = {"w": values(filters, channels, kernel, kernel, seed=1), "b": values(filters, seed=2)}
+    agrees(make_model(nodes, {"x": ["N", channels, "H", "W"]}, ["y"], constants), {"x": values(2, channels, size, size)})
+
+
+@pytest.mark.parametrize(
+    ("channels", "filters", "groups"), [(16, 16, 16), (17, 17, 17), (32, 16, 2), (12, 24, 12), (6, 9, 3), (64, 64, 8)]
+)
+@pytest.mark.parametrize("rank", [1, 2, 3])
+def test_grouped_conv(channels: int, filters: int, groups: int, rank: int) -> None:
+    node = oh.make_node("Conv", ["x", "w"], ["y"], group=groups, pads=[1] * 2 * rank)
+    w = values(filters, channels // groups, *(3,) * rank, seed=1)
+    agrees(make_model([node], {"x": [1, channels, *(6,) * rank]}, ["y"], {"w": w}), {"x": values(1, channels, *(6,) * rank)})
+
+
+def test_a_chain_of_convolutions_stays_blocked() -> None:
+    """Residual, depthwise and channels that fill no whole block: converted at the edges only."""
+    nodes = [
+        oh.make_node("Conv", ["x", "w", "b"], ["a"], pads=[1, 1, 1, 1]),
+        oh.make_node("Relu", ["a"], ["r"]),
+        oh.make_node("Conv", ["r", "d"], ["c"], pads=[1, 1, 1, 1], group=20),
+        oh.make_node("Sigmoid", ["c"], ["s"]),
+        oh.make_node("Add", ["s", "r"], ["t"]),
+        oh.make_node("Conv", ["t", "v"], ["y"]),
+    ]
+    constants = {
+        "w": values(20, 3, 3, 3, seed=1),
+        "b": values(20, seed=2),
+        "d": values(20, 1, 3, 3, seed=3),
+        "v": values(9, 20, 1, 1, seed=4),
+    }
+    f = agrees(make_model(nodes, {"x": ["N", 3, 11, 13]}, ["y"], constants), {"x": values(2, 3, 11, 13)})
+    assert str(f).count("Identity") <= 2, f
+    agrees(make_model(nodes, {"x": ["N", 3, 11, 13]}, ["y"], constants), {"x": values(2, 3, 11, 13)}, {"layout": "plain"})
+
+
+@pytest.mark.parametrize("tile", [{"m": 1}, {"m": 3, "n": 8}, {"m": 4, "n": 24}, {"m": 14, "n": 32}])
+def test_any_register_tile_is_right(tile: dict[str, int]) -> None:
+    model = make_model([oh.make_node("MatMul", ["a", "b"], ["y"])], {"a": [29, 19]}, ["y"], {"b": values(19, 50, seed=1)})
+    agrees(model, {"a": values(29, 19)}, {"tile": tile})
+    conv = make_model(
+        [oh.make_node("Conv", ["x", "w"], ["y"], pads=[1, 1, 1, 1])],
+        {"x": [1, 16, 9, 15]},
+        ["y"],
+        {"w": values(40, 16, 3, 3, seed=1)},
+    )
+    agrees(conv, {"x": values(1, 16, 9, 15)}, {"tile": tile})
+
+
+@pytest.mark.parametrize("target", ["cpu-sse2", "cpu-avx2"])
+def test_other_instruction_sets(target: str) -> None:
+    conv = make_model(
+        [oh.make_node("Conv", ["x", "w"], ["c"], pads=[1, 1, 1, 1]), oh.make_node("Tanh", ["c"], ["y"])],
+        {"x": [1, 9, 9, 15]}, ["y"], {"w": values(21, 9, 3, 3, seed=1)},
+    )  # fmt: skip
+    agrees(conv, {"x": values(1, 9, 9, 15)}, target=target)
+
+
+@pytest.mark.parametrize("attributes", [
+    {}, {"strides": [2, 2]}, {"strides": [2, 2], "pads": [1, 1, 1, 1], "output_padding": [1, 1]}, {"dilations": [2, 2]},
+    {"strides": [3, 2], "output_shape": [16, 11]}, {"strides": [2, 2], "auto_pad": "SAME_UPPER"}, {"group": 2},
+])  # fmt: skip
+def test_conv_transpose(attributes: dict[str, Any]) -> None:
+    groups = attributes.get("group", 1)
+    node = oh.make_node("ConvTranspose", ["x", "w", "b"], ["y"], **attributes)
+    constants = {"w": values(10, 6 // groups, 3, 3, seed=1), "b": values(6, seed=2)}
+    agrees(make_model([node], {"x": [2, 10, 5, 6]}, ["y"], constants), {"x": values(2, 10, 5, 6)})
+
+
+@pytest.mark.parametrize(("x", "w", "says"), [
+    ((1, 3, 8, 8), (4, 2, 3, 3), "input channels"), ((1, 3, 2, 2), (4, 3, 5, 5), "does not fit"), ((3, 8), (4, 3, 3, 3), "rank"),
+])  # fmt: skip
+def test_shapes_that_do_not_fit_are_named(x: tuple[int, ...], w: tuple[int, ...], says: str) -> None:
+    model = make_model(
+        [oh.make_node("Conv", ["x", "w"], ["y"], name="the_conv")], {"x": [None] * len(x)}, ["y"], {"w": values(*w)}
+    )
+    with pytest.raises(loopnest.ModelError, match=says) as error:
+        loopnest.compile(model)(values(*x))
+    assert "the_conv" in str(error.value)
