@@ -66,7 +66,7 @@ def _trace(nodes: Sequence[Node], needed: set[str], sources: set[str]) -> None:
                 _trace(body.nodes, needed, sources)
         elif definition is not None and definition.kind != "host":
             needed.update(filter(None, (node.input(i) for i in definition.values)))
-            if wanted and node.op not in ("Shape", "Size"):
+            if wanted and definition.kind != "shape":
                 sources.update(filter(None, node.inputs))
 
 
@@ -125,21 +125,16 @@ class _Specializer:
             return False
         if any(node.input(i) and node.input(i) not in self.constants for i in definition.values):
             return False
+        if definition.kind == "shape":
+            kind = self.types[node.inputs[0]]
+            assert isinstance(kind, TensorType) and kind.static_shape is not None
+            self.define(node.outputs[0], definition.define(node, kind.static_shape))
+            return True
         if self.fold(node):
             return True
         return not any(_is_text(kind) for kind in kinds) and self.infer(node, definition)
 
     def fold(self, node: Node) -> bool:
-        if node.op in ("Shape", "Size"):
-            kind = self.types[node.inputs[0]]
-            assert isinstance(kind, TensorType) and kind.static_shape is not None
-            shape = np.array(kind.static_shape, np.int64)
-            if node.op == "Size":
-                self.define(node.outputs[0], np.array(prod(kind.static_shape), np.int64))
-            else:
-                start, end = node.attrs.get("start", 0), node.attrs.get("end")
-                self.define(node.outputs[0], shape[slice(start, end)])  # type: ignore[arg-type]
-            return True
         if node.op in RANDOM or node.domain == "loopnest" or not all(name in self.constants for name in node.inputs if name):
             return False
         if (

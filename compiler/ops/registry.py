@@ -1,6 +1,6 @@
 """The operator registry: what each ONNX operator computes, as one definition in loop IR, and what shape its outputs have.
 
-A definition is one of five kinds; how loops are ordered, tiled, fused and vectorized is decided elsewhere, from the definition:
+A definition is one of these kinds; how loops are ordered, tiled, fused and vectorized is decided elsewhere, from the definition:
 
 ``pointwise``   one output; an element from the elements of the (broadcast) inputs at the same place: ``f(op, x, y) -> Expr``
 ``injective``   one or more outputs; the element at an output index from elements at computed indices: ``f(op, index) -> Expr``
@@ -21,7 +21,7 @@ from typing import Any, Literal, TypeVar
 
 from ...ir.graph import Type
 
-Kind = Literal["pointwise", "injective", "reduction", "nest", "view", "host"]
+Kind = Literal["pointwise", "injective", "reduction", "nest", "view", "shape", "host"]
 Infer = Callable[[Any], "Type | list[Type]"]
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -108,6 +108,10 @@ def nest(
 
 def view(*names: str, infer: Infer, values: tuple[int, ...] = (), domain: str = "") -> Callable[[F], F]:
     return _register("view", names, infer, domain, values=values)
+
+
+def shape(*names: str, infer: Infer, domain: str = "") -> Callable[[F], F]:
+    return _register("shape", names, infer, domain)
 
 
 def host(*names: str, domain: str = "") -> Callable[[F], F]:
