@@ -11,6 +11,7 @@ import numpy as np
 
 from ..codegen.source import KernelSource, print_kernel
 from ..codegen.target import Target
+from ..ir import dtypes
 from ..ir.canonical import Canonical, canonicalize
 from ..ir.graph import Graph, Node, TensorType
 from ..runtime.cache import CacheKey
@@ -75,6 +76,8 @@ class _Planner:
         for name, kind in self.graph.types.items():
             if isinstance(kind, TensorType) and kind.static_shape is not None:
                 self.tensors[name] = Tensor(name, kind.dtype, kind.static_shape)
+        for name, array in self.constants.items():
+            self.tensors[name] = Tensor(name, dtypes.from_numpy(array.dtype), array.shape)
         laid_out = assign_layouts(
             self.graph, fuse(self.graph), self.tensors, self.constants, self.target.block, self.config
         )
