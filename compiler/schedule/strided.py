@@ -173,7 +173,7 @@ class _Schedule:
             return _place(body, [Loop(across, extents(partner), "serial"), Loop(along, extents(vector), "vector")])
 
         full = inner(lambda _: ir.Const(side))
-        border = inner(lambda v: ir.minimum(ir.Const(side), ir.sub(v.extent or ir.ZERO, starts[v])))
+        border = inner(lambda v: ir.minimum(ir.Const(side), ir.sub(v.extent if v.extent is not None else ir.ZERO, starts[v])))
         return self.arrange([*rest, *blocks], [], (ir.If(whole, full, border),), side * side)
 
     def arrange(
