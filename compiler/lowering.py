@@ -207,6 +207,8 @@ class Lowering:
             output_types,
             tuple(self.logical(t) if t else () for t in outputs),
             lambda table, array: self.table(f"{node.outputs[0]} {table}", array),
+            self.packed,
+            self.target,
         )
 
     def _operand(self, tensor: Tensor) -> Operand:

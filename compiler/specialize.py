@@ -178,6 +178,8 @@ class _Specializer:
     def infer(self, node: Node, definition: OpDef) -> bool:
         types = tuple(self.types[name] if name else None for name in node.inputs)
         values = tuple(self.constants.get(name) if name else None for name in node.inputs)
+        if not node.outputs[0]:  # what plans nodes knows them by their first output
+            node = node.replace(outputs=(f"{next(filter(None, node.outputs))} (first)", *node.outputs[1:]))
         context = InferContext(node, types, values)
         found = definition.infer(context)
         kinds: list[Type] = found if isinstance(found, list) else [found]

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from ...codegen.target import Target
 from ...ir import dtypes
 from ...ir import loops as ir
 from ...ir.dtypes import DType
@@ -144,6 +145,8 @@ class Op(InferContext):
     output_types: tuple[TensorType, ...] = ()
     output_extents: tuple[tuple[ir.Expr, ...], ...] = ()
     tables: Callable[[str, np.ndarray], ir.Buffer] | None = None
+    packs: Callable[[str, ir.Load, Sequence[ir.Var]], ir.Buffer] | None = None
+    target: Target | None = None
 
     def input(self, i: int) -> Operand:
         """Input ``i``; it must be there (see ``has``)."""
@@ -166,6 +169,14 @@ class Op(InferContext):
         """Numbers worked out while planning (interpolation weights, say), as one more argument of the kernel. Names differ within a node."""
         assert self.tables is not None
         return self.tables(name, array)
+
+    def packed(self, i: int, index: Sequence[ir.Operand], order: Sequence[ir.Var]) -> ir.Expr:
+        """An element of input ``i``, a constant, from a copy laid out in the order of the loops over ``order`` (outermost first), on which
+        alone ``index`` depends: the loops read it front to back."""
+        operand = self.input(i)
+        assert self.packs is not None and operand.buffer is not None
+        load = ir.Load(operand.buffer, tuple(ir.index(e) for e in index))
+        return ir.cast(ir.Load(self.packs(operand.name, load, order), tuple(order)), operand.dtype)
 
     def out_dtype(self, i: int = 0) -> DType:
         """The dtype in which output ``i`` is computed (its own, or float32 for narrower floats)."""
