@@ -94,7 +94,7 @@ class Cut:
 
 
 def slices(context: InferContext) -> dict[int, Cut]:
-    """What is taken of each sliced axis; bounds are clamped as Python does."""
+    """What is taken of each sliced axis."""
     shape = context.shape(0)
     starts, ends = context.ints(1) or (), context.ints(2) or ()
     given = context.ints(3)
@@ -110,9 +110,17 @@ def slices(context: InferContext) -> dict[int, Cut]:
         axis = context.axis(axis, len(shape))
         if axis in cuts:
             raise context.fail(f"axes {axes} name an axis twice")
-        cut = range(*slice(start, end, step).indices(shape[axis]))
-        cuts[axis] = Cut(cut.start, step, len(cut))
+        cuts[axis] = _cut(start, end, step, shape[axis])
     return cuts
+
+
+def _cut(start: int, end: int, step: int, extent: int) -> Cut:
+    """Negative bounds count from the end; then both are clamped: to [0, extent], or to [0, extent - 1] and [-1, extent - 1] going backward."""
+    start, end = (bound + extent if bound < 0 else bound for bound in (start, end))
+    last = extent if step > 0 else extent - 1
+    start, end = min(max(start, 0), last), min(max(end, 0 if step > 0 else -1), last)
+    count = len(range(start, end, step)) if extent else 0
+    return Cut(start if count else 0, step, count)
 
 
 def infer_slice(context: InferContext) -> TensorType:
