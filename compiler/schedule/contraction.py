@@ -309,7 +309,7 @@ def _reduce_loops(reduce: Reduce, a: _Analysis) -> tuple[list[ir.Var], list[ir.E
     loops: list[ir.Var] = []
     values: list[ir.Expr] = []
     innermost: list[ir.Var] = []
-    blocked = any(ir.is_const(load.buffer.shape[-1], block) and len(load.buffer.shape) == len(a.axes) + 1 for load in a.loads())
+    blocked = any(len(load.buffer.shape) == len(a.axes) + 1 and ir.is_const(load.buffer.shape[-1], block) for load in a.loads())
     for name, extent in reduce.axes:
         bound = ir.index(extent)
         if ir.is_const(bound, 1):
