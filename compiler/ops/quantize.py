@@ -12,7 +12,7 @@ from ...ir import loops as ir
 from ...ir.dtypes import DType
 from ...ir.graph import TensorType
 from .context import Op, Operand, Reduce
-from .infer import InferContext, broadcast_shapes
+from .infer import InferContext
 from .matmul import depth, factors, infer_matmul
 from .registry import injective, reduction
 
@@ -96,7 +96,8 @@ def _infer_matmul_integer(context: InferContext) -> TensorType:
     for i in (0, 1):
         if context.has(2 + i):
             zeros, shape = context.shape(2 + i), context.shape(i)
-            if broadcast_shapes(context, shape, _column(zeros) if i == 0 else zeros) != shape:
+            aligned = _column(zeros) if i == 0 else zeros
+            if len(aligned) > len(shape) or any(z not in (1, n) for z, n in zip(aligned[::-1], shape[::-1], strict=False)):
                 raise context.fail(f"the zero point of input {i} has shape {zeros}, which does not fit {shape}")
     return TensorType(dtypes.int32, product.shape)
 
