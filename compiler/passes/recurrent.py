@@ -9,7 +9,8 @@ import numpy as np
 
 from ...ir.dtypes import DType
 from ...ir.graph import Attribute, Node, TensorType
-from ..ops.rnn import GATES
+from ..ops.infer import InferContext
+from ..ops.rnn import GATES, infer
 from .rewrite import Outcome, Refusal, Rewrite, rule
 from .view import View
 
@@ -17,10 +18,12 @@ from .view import View
 @rule("LSTM", "GRU", "RNN")
 def project_inputs(view: View, node: Node) -> Outcome:
     """LSTM(x, W, R, b) => loopnest.LSTM(x @ W^T + b, R)"""
-    x, w = view.shape(node.inputs[0]), view.shape(node.inputs[1])
+    shapes = [view.shape(name) for name in node.inputs if name]
+    x, w, *_ = shapes
     dtype = view.dtype(node.inputs[0])
-    if x is None or w is None or dtype is None:
+    if x is None or w is None or None in shapes or dtype is None:
         return Refusal("a shape is not known")
+    infer(InferContext(node, tuple(view.type(name) for name in node.inputs), ()))
     make = _Maker(view, dtype)
     directions, columns, features = w
     gates = GATES[node.op]
