@@ -66,9 +66,33 @@ def compile_kernel(source: KernelSource, target: Target) -> CompiledKernel:
 def _python_function(source: KernelSource, tiles: dict[str, object]) -> Callable[..., int]:
     """The kernel's Python function, with its tile functions replaced. The text is our own, printed from the loop IR."""
     outer = source.text[source.text.index("def kernel(") :]
-    namespace: dict[str, object] = {**tiles, "range": range}
+    namespace: dict[str, object] = {**tiles, **_INDEX_ARITHMETIC}
     exec(compile(outer, f"<{source.nest.name}>", "exec"), namespace)
     return namespace["kernel"]  # type: ignore[return-value]
+
+
+def _index_intrinsic(name: str, emit: Callable[[ll.IRBuilder, list[ll.Value]], ll.Value], arity: int) -> object:
+    """Arithmetic on counts that are not negative: one instruction, where Numba's own compiles Python's floor division."""
+
+    def typer(_context: Any, *arguments: types.Type) -> tuple[Any, Any]:
+        return types.int64(*[types.int64] * arity), lambda context, builder, signature, values: emit(builder, values)
+
+    return _intrinsic(typer, name, arity)
+
+
+def _intrinsic(typer: Callable[..., Any], name: str, arity: int) -> object:
+    names = ["_context", *(f"a{i}" for i in range(arity))]
+    parameters = [inspect.Parameter(n, inspect.Parameter.POSITIONAL_OR_KEYWORD) for n in names]
+    typer.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    typer.__name__ = name
+    return intrinsic(typer)
+
+
+_INDEX_ARITHMETIC = {
+    "share": _index_intrinsic("share", lambda b, v: b.udiv(b.mul(v[0], v[1]), v[2]), 3),
+    "quotient": _index_intrinsic("quotient", lambda b, v: b.udiv(v[0], v[1]), 2),
+    "remainder": _index_intrinsic("remainder", lambda b, v: b.urem(v[0], v[1]), 2),
+}
 
 
 def _tile_intrinsic(function: TileFunction, source: KernelSource, target: Target) -> object:
@@ -79,11 +103,7 @@ def _tile_intrinsic(function: TileFunction, source: KernelSource, target: Target
     def typer(_context: Any, *arguments: types.Type) -> tuple[Any, Any]:
         return types.int64(*arguments), define
 
-    names = ["_context", "extents", *(f"a{i}" for i in range(len(function.buffers) + len(function.variables)))]
-    parameters = [inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD) for name in names]
-    typer.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    typer.__name__ = function.name
-    return intrinsic(typer)
+    return _intrinsic(typer, function.name, 1 + len(function.buffers) + len(function.variables))
 
 
 def _emit_tile(module: ll.Module, function: TileFunction, source: KernelSource, target: Target) -> ll.Function:
@@ -112,8 +132,21 @@ def _emit_tile(module: ll.Module, function: TileFunction, source: KernelSource, 
     return symbol
 
 
+class _Library(codegen.JITCodeLibrary):
+    """One run of LLVM's optimizer over the whole module: there are no reference counts to remove before it."""
+
+    def _optimize_functions(self, ll_module: Any) -> None:
+        ll_module.data_layout = self._codegen._data_layout
+
+    def _optimize_final_module(self) -> None:
+        passes, builder = self._codegen._module_pass_manager()
+        passes.run(self._final_module, builder)
+
+
 class _Codegen(codegen.JITCPUCodegen):
     """Numba's code generator for a target of ours; vectors are explicit, so LLVM's own vectorizers are left out."""
+
+    _library_class = _Library
 
     def __init__(self, name: str, target: Target) -> None:
         self._target_record = target

@@ -96,11 +96,11 @@ class _Printer:
             return self.call(stmt)
         extents = [self.expr(loop.extent, 3) for loop in chain]
         lines = [f"tasks = {' * '.join(extents)}"]
-        lines.append("for task in range(tasks * worker // workers, tasks * (worker + 1) // workers):")
+        lines.append("for task in range(share(tasks, worker, workers), share(tasks, worker + 1, workers)):")
         for i, loop in enumerate(chain):
             inner = " * ".join(extents[i + 1 :])
-            index = "task" if not inner else f"task // {inner}" if "*" not in inner else f"task // ({inner})"
-            lines.append(f"    {self.name(loop.var)} = {index if i == 0 else f'{index} % {extents[i]}'}")
+            index = f"quotient(task, {inner})" if inner else "task"
+            lines.append(f"    {self.name(loop.var)} = {index if i == 0 else f'remainder({index}, {extents[i]})'}")
         body = chain[-1].body
         tile = body[0] if len(body) == 1 and isinstance(body[0], ir.Tile) else ir.Tile(body)
         return lines + [f"    {line}" for line in self.call(tile)]
@@ -208,7 +208,7 @@ class _Printer:
 
 
 _RESERVED = (
-    *("tile", "vector", "unroll", "range", "registers", "select", "minimum", "maximum", "divide", "rem", "shl", "shr", "neg", "logical_not"),
+    *("share", "quotient", "remainder", "tile", "vector", "unroll", "range", "registers", "select", "minimum", "maximum", "divide", "rem", "shl", "shr", "neg", "logical_not"),
     *(dtype.name for dtype in dtypes.ALL),
     *UNARY,
     *BINARY,
