@@ -13,6 +13,7 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from math import prod
+from typing import Any
 
 import numpy as np
 
@@ -30,7 +31,7 @@ Run = Callable[[], None]
 def run(
     nest: ir.LoopNest,
     buffers: Sequence[np.ndarray | None],
-    params: Mapping[ir.Param, int] | Mapping[str, int] | None = None,
+    params: Mapping[Any, int] | None = None,
     workers: int = 1,
     *,
     seed: int = 0,
@@ -43,8 +44,7 @@ def run(
 
     Raises ``VerificationError`` naming nest, buffer, index and shape where the nest is invalid.
     """
-    given = {p if isinstance(p, str) else p.name: int(v) for p, v in (params or {}).items()}
-    machine = _Machine(nest, given, workers if nest.parallel else 1, np.random.default_rng(seed))
+    machine = _Machine(nest, dict(params or {}), workers if nest.parallel else 1, np.random.default_rng(seed))
     machine.bind(buffers)
     with np.errstate(all="ignore"):
         try:
@@ -68,7 +68,8 @@ class _Machine:
     """The state of a run, and the translation of a nest into closures over it."""
 
     nest: ir.LoopNest
-    params: Mapping[str, int]
+    params: Mapping[Any, int]
+    """By ``Param`` or by name."""
     workers: int
     random: np.random.Generator
     memory: dict[ir.Buffer, Memory] = field(default_factory=dict)
@@ -121,7 +122,8 @@ class _Machine:
     def place(self, buffer: ir.Buffer) -> Memory:
         """A buffer's shape and strides, without elements."""
         shape, strides = (tuple(int(self.once(e)()) for e in axes) for axes in (buffer.shape, buffer.strides))
-        return Memory(self.nest.name, buffer, shape, strides, np.empty(0, values.storage(buffer.dtype)))
+        start = 0 if buffer.start is None else int(self.once(buffer.start)())
+        return Memory(self.nest.name, buffer, shape, strides, start, np.empty(0, values.storage(buffer.dtype)))
 
     def run(self) -> None:
         """Workers one after the other, in a random order: each runs the whole body, with its share of every parallel loop."""
@@ -407,7 +409,7 @@ class _Machine:
                 number = values.constant(value, dtype)
                 return lambda: number
             case ir.Param(name, hint):
-                number = self.params.get(name, hint)
+                number = int(self.params.get(e, self.params.get(name, hint)))
                 return lambda: number
             case ir.Var():
                 return self.variable(e)

@@ -16,7 +16,7 @@ NOBODY = 0
 
 @dataclass
 class Memory:
-    """A buffer at run time: its shape and strides as numbers.
+    """A buffer at run time: its shape, strides and start as numbers.
 
     ``written`` marks the elements that have a value, ``writers`` holds the task that stored each; None where all have one, or nobody asks.
     """
@@ -25,14 +25,17 @@ class Memory:
     buffer: ir.Buffer
     shape: tuple[int, ...]
     strides: tuple[int, ...]
+    start: int
     data: np.ndarray
     written: np.ndarray | None = None
     writers: np.ndarray | None = None
 
     @property
     def size(self) -> int:
-        """Elements from the first to the last that the shape reaches."""
-        return 0 if 0 in self.shape else 1 + sum((n - 1) * s for n, s in zip(self.shape, self.strides, strict=True))
+        """Elements up to the last that the shape reaches."""
+        return (
+            0 if 0 in self.shape else 1 + self.start + sum((n - 1) * s for n, s in zip(self.shape, self.strides, strict=True))
+        )
 
     def forget(self) -> None:
         """Fresh memory: every element undefined."""
@@ -67,7 +70,7 @@ class Memory:
         if self.written is None or 0 in self.shape:
             return
         axes = np.ix_(*(np.arange(n) for n in self.shape))
-        offsets = np.zeros(self.shape, np.int64) + sum(i * s for i, s in zip(axes, self.strides, strict=True))
+        offsets = np.full(self.shape, self.start, np.int64) + sum(i * s for i, s in zip(axes, self.strides, strict=True))
         missing = np.argwhere(~self.written[offsets])
         if len(missing):
             raise self._error(missing[0].tolist(), True, f"is never stored ({len(missing)} elements are not)")
@@ -76,7 +79,7 @@ class Memory:
         """The offset of an index, in elements; for inactive lanes that of an active one."""
         if len(at) != len(self.shape):
             raise self._error(at, True, f"is {verb} with {len(at)} indices")
-        offset: Value = 0
+        offset: Value = self.start
         for i, extent, stride in zip(at, self.shape, self.strides, strict=True):
             outside = i < 0 or i >= extent if np.ndim(i) == 0 else (i < 0) | (i >= extent)
             if mask is not None and np.ndim(outside):
@@ -84,6 +87,9 @@ class Memory:
             if np.any(outside):
                 raise self._error(at, outside, f"is {verb}: out of bounds")
             offset = offset + i * stride
+        outside = np.greater_equal(offset, len(self.data)) & (True if mask is None else mask)
+        if np.any(outside):
+            raise self._error(at, outside, f"is {verb}: outside of the memory of {len(self.data)} elements")
         if mask is not None and np.ndim(offset):
             offset = np.where(mask, offset, offset[int(np.argmax(mask))])
         return offset

@@ -37,11 +37,11 @@ def collide(stores: Sequence[Access], var: ir.Var, ranges: Ranges) -> Verdict:
 
     "never" when their indices tell ``var``, "always" when a store does not depend on it.
     """
-    free = [store for store in stores if var not in store.mentioned and var not in store.pinned]
+    free = [store for store in stores if var not in store.mentioned]
+    if any(var not in store.pinned and store.certain for store in free):
+        return "always"
     if free:
-        return "always" if any(store.certain for store in free) else "maybe"
-    if all(var in store.pinned for store in stores):
-        return "never" if len(stores) == 1 else "maybe"
+        return "never" if len(stores) == 1 and var in free[0].pinned else "maybe"
     known: set[Atom] = set()
     for forms in zip(*_axes(stores), strict=True):
         known |= _decodable(forms, [store.intervals for store in stores])

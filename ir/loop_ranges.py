@@ -227,18 +227,24 @@ class Ranges:
             self._at_most_zero(difference.times(-1).plus(one) if op == "gt" else difference.times(-1))
 
     def _at_most_zero(self, form: Linear) -> None:
-        """Keeps form <= 0. min(x, y) that bounds from above bounds as x and as y; likewise max from below."""
+        """Keeps form <= 0."""
+        self.impossible |= self.bound(form)[0] > 0
+        for each in self._weaker(form):
+            self._keep(each)
+        self._intervals.clear()
+
+    def _weaker(self, form: Linear) -> list[Linear]:
+        """What is at most ``form``: min(x, y) that it subtracts replaced by x and by y, likewise max that it adds."""
+        forms = [form]
         for atom, k in form.terms.items():
             e = self.atoms[atom]
             if isinstance(e, ir.Binary) and e.op == ("min" if k < 0 else "max"):
-                rest = Linear({a: c for a, c in form.terms.items() if a != atom}, form.constant)
-                self._at_most_zero(rest.plus(self.linear(e.a), k))
-                self._at_most_zero(rest.plus(self.linear(e.b), k))
-                return
-        self._intervals.clear()
-        if not form.terms:
-            self.impossible |= form.constant > 0
-        elif len(form.terms) == 1:
+                sides = [Linear({atom: -1}, 0).plus(self.linear(side)) for side in (e.a, e.b)]
+                forms += [each.plus(side, k) for each in forms for side in sides]
+        return forms
+
+    def _keep(self, form: Linear) -> None:
+        if len(form.terms) == 1:
             ((atom, k),) = form.terms.items()
             low, high = self.narrowed.get(atom, (-UNKNOWN, UNKNOWN))
             if k > 0:
@@ -246,7 +252,7 @@ class Ranges:
             else:
                 low = max(low, -(-form.constant // -k))
             self.narrowed[atom] = (low, high)
-        else:
+        elif form.terms:
             common = gcd(*form.terms.values())
             self.facts += (({a: k // common for a, k in form.terms.items()}, -form.constant // common),)
 
@@ -266,6 +272,8 @@ class Ranges:
             best += k * (high if k > 0 else low)
         if depth == 0 or not form.terms:
             return best
+        for each in self._weaker(form.times(-1))[1:]:
+            best = min(best, self._highest(each.times(-1), depth - 1))
         for terms, most in self.facts:
             factors = {form.terms[a] // k for a, k in terms.items() if form.terms.get(a, 0) // k > 0}
             for factor in factors:
@@ -300,7 +308,10 @@ class Ranges:
                     return max(low, everything[0]), min(high, everything[1])
                 return (low, high) if _inside((low, high), everything) else everything
             case ir.Binary(op, a, b) if a.dtype.is_integer and op in _ON_INTERVALS:
-                result = _ON_INTERVALS[op](self.interval(a), self.interval(b))
+                first, second = self.interval(a), self.interval(b)
+                if first[0] > first[1] or second[0] > second[1]:
+                    return _NOTHING
+                result = _ON_INTERVALS[op](first, second)
                 return result if result is not None and _inside(result, everything) else everything
             case ir.Unary("abs", a) if a.dtype.is_integer:
                 low, high = self.interval(a)
@@ -337,6 +348,7 @@ class Ranges:
                 return None
 
 
+_NOTHING: Interval = (0, -1)
 _NEGATED = {"lt": "ge", "ge": "lt", "gt": "le", "le": "gt", "eq": "ne", "ne": "eq"}
 
 

@@ -95,39 +95,24 @@ class _Walk:
         for source, target in nest.inplace:
             if source not in inputs or target not in outputs:
                 raise self.error(f"the in-place pair ({source!r}, {target!r}) is not an input and an output")
-        self.parameters()
         self.top()
 
-    def parameters(self) -> None:
-        hints: dict[str, int] = {}
-        shapes = [e for b in self.nest.buffers for e in (*b.shape, *b.strides)]
-        for stmt in ir.statements(self.nest.body):
-            shapes.extend(ir.expressions(stmt))
-        for e in _nodes(shapes):
-            if isinstance(e, ir.Param) and hints.setdefault(e.name, e.hint) != e.hint:
-                raise self.error(
-                    f"parameter {e.name!r} has two values, {' and '.join(map(str, sorted((hints[e.name], e.hint))))}"
-                )
-
     def bring(self, buffer: ir.Buffer) -> None:
-        if any(b.name == buffer.name for b in self.buffers if b.root is not buffer):
+        if buffer.scope in ("input", "output") and any(b.name == buffer.name for b in self.buffers):
             raise self.error(f"two buffers are called {buffer.name!r}")
         if len(buffer.shape) != len(buffer.strides):
             raise self.error(f"buffer {buffer.name!r} has {len(buffer.shape)} axes and {len(buffer.strides)} strides")
-        for e in (*buffer.shape, *buffer.strides):
+        for e in (*buffer.shape, *buffer.strides, *_start(buffer)):
             if e.dtype is not ir.INDEX or any(isinstance(x, ir.Var | ir.Load) for x in ir.walk(e)):
-                raise self.error(f"an extent or stride of buffer {buffer.name!r} is not an expression of parameters")
+                raise self.error(f"an extent, stride or start of buffer {buffer.name!r} is not an expression of parameters")
         self.buffers.add(buffer)
 
     def view(self, buffer: ir.Buffer) -> None:
-        """A view of a buffer that is at hand must lie inside of it."""
-        if buffer.root in self.buffers:
-            own, base = (
-                1 + sum((ir.hint(n) - 1) * ir.hint(s) for n, s in zip(b.shape, b.strides, strict=True))
-                for b in (buffer, buffer.root)
-            )
-            if own > base:
-                raise self.error(f"{buffer.name!r} is seen as {own} elements; it has {base}")
+        """A view must lie inside of its buffer. Memory that begins before index 0 may go on behind the last index, too."""
+        root = buffer.root
+        if root in self.buffers:
+            if root.start is None and _reach(buffer) > _reach(root):
+                raise self.error(f"{buffer.name!r} is seen as {_reach(buffer)} elements; it has {_reach(root)}")
             self.buffers.add(buffer)
 
     def top(self) -> None:
@@ -421,7 +406,7 @@ class _Walk:
         points = (self.ranges.atom(loop.var) for loop in self.loops)
         pinned = frozenset(loop.var for loop, (low, high) in zip(self.loops, points, strict=True) if low == high)
         intervals = {a: self.ranges.atom(a) for a in atoms}
-        flat = Linear({}, 0)
+        flat = Linear({}, sum(map(ir.hint, _start(buffer))))
         for form, stride in zip(forms, buffer.strides, strict=True):
             flat = flat.plus(form, ir.hint(stride))
         return Access(self.here(), buffer, forms, flat, intervals, mentioned, value, pinned, certain=not self.conditions)
@@ -490,19 +475,19 @@ def _describe(stmt: ir.Stmt) -> str:
             return type(stmt).__name__.lower()
 
 
+def _start(buffer: ir.Buffer) -> tuple[ir.Expr, ...]:
+    return () if buffer.start is None else (buffer.start,)
+
+
+def _reach(buffer: ir.Buffer) -> int:
+    """Elements up to the last that the shape reaches."""
+    steps = ((ir.hint(n) - 1) * ir.hint(s) for n, s in zip(buffer.shape, buffer.strides, strict=True))
+    return 1 + sum(map(ir.hint, _start(buffer))) + sum(steps)
+
+
 def _assigned(body: ir.Body) -> set[ir.Var]:
     return {s.var for s in ir.statements(body) if isinstance(s, ir.Assign)}
 
 
 def _hull(a: Interval, b: Interval) -> Interval:
     return min(a[0], b[0]), max(a[1], b[1])
-
-
-def _nodes(roots: Sequence[ir.Expr]) -> Iterable[ir.Expr]:
-    pending, seen = list(roots), set[ir.Expr]()
-    while pending:
-        e = pending.pop()
-        if e not in seen:
-            seen.add(e)
-            yield e
-            pending.extend(ir.operands(e))
