@@ -221,7 +221,7 @@ def test_tile_and_expand(shape: list[int], data: st.DataObject) -> None:
 @pytest.mark.parametrize("block", [2, 3])
 def test_depth_to_space(mode: str, block: int) -> None:
     x = array((2, 5 * block * block, 3, 7))
-    n, c, h, w = x.shape
+    n, _, h, w = x.shape
     split = (n, block, block, 5, h, w) if mode == "DCR" else (n, 5, block, block, h, w)
     perm = (0, 3, 4, 1, 5, 2) if mode == "DCR" else (0, 1, 4, 2, 5, 3)
     expected = x.reshape(split).transpose(perm).reshape(n, 5, h * block, w * block)

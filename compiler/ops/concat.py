@@ -115,7 +115,7 @@ def slices(context: InferContext) -> dict[int, Cut]:
 
 
 def _cut(start: int, end: int, step: int, extent: int) -> Cut:
-    """Negative bounds count from the end; then both are clamped: to [0, extent], or to [0, extent - 1] and [-1, extent - 1] going backward."""
+    """Negative bounds count from the end; then both are clamped to [0, extent], going backward to [0, extent - 1] and [-1, extent - 1]."""
     start, end = (bound + extent if bound < 0 else bound for bound in (start, end))
     last = extent if step > 0 else extent - 1
     start, end = min(max(start, 0), last), min(max(end, 0 if step > 0 else -1), last)

@@ -7,6 +7,7 @@ from itertools import product
 
 from ...ir import dtypes
 from ...ir import loops as ir
+from ...ir.dtypes import DType
 from ...ir.graph import TensorType
 from .builder import Builder
 from .context import Op
@@ -85,7 +86,7 @@ class _Axis:
             at = ir.unary("round", at)
         at = b.let("at", at)
         if padding == "border":
-            at = b.let("at", ir.minimum(ir.maximum(at, ir.wrap(0, at.dtype)), ir.cast(self.extent - 1, at.dtype)))
+            at = b.let("at", self.clamped(at))
         elif padding == "reflection":
             at = b.let("at", self.reflected(at))
         if mode == "nearest":
@@ -98,6 +99,21 @@ class _Axis:
         else:
             first, weights = b.let("first", first - 1), cubic_weights(fraction)
         return [self.tap(first + i, b.let("weight", weight)) for i, weight in enumerate(weights)]
+
+    def borders(self, dtype: DType) -> tuple[ir.Expr, ir.Expr]:
+        """The outer edges of the first and the last element, their centers with ``align_corners``."""
+        aligned = bool(self.op.attr("align_corners", 0))
+        low = ir.wrap(0 if aligned else -0.5, dtype)
+        return low, low + ir.cast(self.extent - 1 if aligned else self.extent, dtype)
+
+    def inside(self, at: ir.Expr) -> ir.Expr:
+        low, high = self.borders(at.dtype)
+        return ir.Binary("and", ir.Binary("ge", at, low), ir.Binary("le", at, high))
+
+    def clamped(self, at: ir.Expr) -> ir.Expr:
+        """``at``, or the nearest element's center where it lies beyond the borders."""
+        nearest = ir.minimum(ir.maximum(at, ir.wrap(0, at.dtype)), ir.cast(self.extent - 1, at.dtype))
+        return ir.select(self.inside(at), at, nearest)
 
     def denormalized(self, given: ir.Expr) -> ir.Expr:
         size, one = ir.cast(self.extent, given.dtype), ir.wrap(1, given.dtype)
@@ -119,17 +135,14 @@ class _Axis:
         return Tap(b.let("k", clamped), inside, weight)
 
     def reflected(self, at: ir.Expr) -> ir.Expr:
-        """``at`` reflected, until it is inside, at the outer edges of the first and last element (their centers with ``align_corners``)."""
-        aligned = bool(self.op.attr("align_corners", 0))
-        low = ir.wrap(0 if aligned else -0.5, at.dtype)
-        span = ir.cast(self.extent - 1 if aligned else self.extent, at.dtype)
-        high = low + span
+        """``at`` reflected at the borders until it is inside."""
+        low, high = self.borders(at.dtype)
+        span = high - low
         distance = self.b.let("distance", ir.unary("abs", at - low))
         period = ir.maximum(span * 2.0, ir.wrap(1, at.dtype))
         rest = self.b.let("rest", distance - ir.unary("floor", distance / period) * period)
         folded = low + ir.select(ir.Binary("gt", rest, span), period - rest, rest)
-        inside = ir.Binary("and", ir.Binary("ge", at, low), ir.Binary("le", at, high))
-        return ir.select(inside, at, folded)
+        return ir.select(self.inside(at), at, folded)
 
 
 def cubic_weights(x: ir.Expr) -> list[ir.Expr]:
