@@ -154,6 +154,7 @@ def _shift(builder: ll.IRBuilder, op: str, dtype: DType, a: ll.Value, b: ll.Valu
 def _integer_power(builder: ll.IRBuilder, dtype: DType, a: ll.Value, b: ll.Value) -> ll.Value:
     """Exponentiation by squaring, modulo 2^bits; a negative exponent gives what 1 / a^-b truncates to: 0, but for the units."""
     one, zero, minus_one = constant(a.type, 1), constant(a.type, 0), constant(a.type, -1)
+    lost = None
     if dtype.kind == "int":
         negative = builder.icmp_signed("<", b, zero)
         is_unit = builder.or_(builder.icmp_signed("==", a, one), builder.icmp_signed("==", a, minus_one))
@@ -172,7 +173,7 @@ def _integer_power(builder: ll.IRBuilder, dtype: DType, a: ll.Value, b: ll.Value
         phi.add_incoming(then, head)
     builder.cbranch(any_lane(builder, builder.icmp_unsigned("!=", following[1], zero)), head, after)
     builder.position_at_end(after)
-    return builder.select(lost, zero, multiplied) if dtype.kind == "int" else multiplied
+    return multiplied if lost is None else builder.select(lost, zero, multiplied)
 
 
 def any_lane(builder: ll.IRBuilder, condition: ll.Value) -> ll.Value:

@@ -12,7 +12,7 @@ from .registry import injective, pointwise
 
 
 def _infer_cast(context: InferContext) -> TensorType:
-    return TensorType(dtypes.from_onnx(context.attr("to")), context.shape(0))
+    return TensorType(dtypes.from_onnx(context.attr("to", 0)), context.shape(0))
 
 
 @pointwise("Cast", infer=_infer_cast)
@@ -46,7 +46,7 @@ def _exponent(x: ir.Expr, saturate: bool, round_mode: str) -> ir.Expr:
 
 
 def _infer_bit_cast(context: InferContext) -> TensorType:
-    source, to = context.dtype(0), dtypes.from_onnx(context.attr("to"))
+    source, to = context.dtype(0), dtypes.from_onnx(context.attr("to", 0))
     if source.bits != to.bits:
         raise context.fail(f"BitCast needs dtypes of one width: {source} has {source.bits} bits, {to} has {to.bits}")
     return TensorType(to, context.shape(0))

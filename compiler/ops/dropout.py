@@ -12,7 +12,7 @@ from functools import reduce
 
 from ...ir import dtypes
 from ...ir import loops as ir
-from ...ir.graph import TensorType
+from ...ir.graph import TensorType, Type
 from ..schedule.strided import strided_loops
 from .builder import Builder
 from .context import Op
@@ -23,7 +23,7 @@ _WORDS, _SHIFT = 624, 397
 U32 = dtypes.uint32
 
 
-def _infer(context: InferContext) -> list[TensorType]:
+def _infer(context: InferContext) -> list[Type]:
     return [context.tensor(0), TensorType(dtypes.bool_, context.shape(0))]
 
 

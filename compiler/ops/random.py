@@ -82,7 +82,7 @@ def _infer(context: InferContext) -> TensorType:
     """``dtype``, or that of the input, or float32; the shape of the input or of the attribute."""
     number = context.attr("dtype", 0)
     dtype = dtypes.from_onnx(number) if number else context.dtype(0) if context.has(0) else dtypes.float32
-    return TensorType(dtype, context.shape(0) if context.has(0) else tuple(context.attr("shape")))
+    return TensorType(dtype, context.shape(0) if context.has(0) else tuple(context.attr("shape", ())))
 
 
 def _counter(op: Op, index: tuple[ir.Expr, ...]) -> ir.Expr:
