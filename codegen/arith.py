@@ -1,7 +1,7 @@
 """Arithmetic on LLVM values by dtype, for scalars and vectors alike.
 
-A value of float32/float64 is an LLVM float; integers are LLVM integers of their width; bool is i1. The narrow floats (float16, bfloat16 and the
-8- and 4-bit ones) are held as their bits and only converted: arithmetic on them is done in float32. int4/uint4/int2/uint2 are held in i8.
+A value of float32/float64 is an LLVM float; integers are LLVM integers of their width; bool is i1. The narrow floats (float16,
+bfloat16 and those of 8 and 4 bits) are held as their bits and only converted: arithmetic on them is done in float32. Integers of 4 and 2 bits are held in i8.
 """
 
 from __future__ import annotations
@@ -237,8 +237,8 @@ def _to_float(builder: ll.IRBuilder, a: ll.Value, source: DType, type_: ll.Type)
 
 
 def _float_to_integer(builder: ll.IRBuilder, a: ll.Value, to: DType, saturate: bool) -> ll.Value:
-    """Truncation. With ``saturate`` NaN is 0; without it, what does not fit in 32 (64) bits gives the lowest int32 (int64, uint64) as x86 does,
-    so that no result is undefined."""
+    """Truncation. With ``saturate`` NaN is 0; without it, what does not fit in 32 (64) bits gives the lowest int32 (int64, uint64), as on
+    x86, so that no result is undefined."""
     wide = dtypes.int32 if to.bits <= 16 or to is dtypes.int32 else dtypes.uint64 if to is dtypes.uint64 else dtypes.int64
     low, high = integer_range(to if saturate else wide)
     type_ = like(a, value_type(wide))

@@ -183,8 +183,7 @@ class Emitter:
             self.lanes.mask = outer
 
     def any(self, mask: ll.Value) -> ll.Value:
-        bits = ll.IntType(mask.type.count)
-        return self.builder.icmp_unsigned("!=", self.builder.bitcast(mask, bits), bits(0))
+        return arith.any_lane(self.builder, mask)
 
     # --- loops -----------------------------------------------------------------------------------------------------------------
 
