@@ -1,7 +1,8 @@
 """Arithmetic on LLVM values by dtype, for scalars and vectors alike.
 
-A value of float32/float64 is an LLVM float; integers are LLVM integers of their width; bool is i1. The narrow floats (float16,
-bfloat16 and those of 8 and 4 bits) are held as their bits and only converted: arithmetic on them is done in float32. Integers of 4 and 2 bits are held in i8.
+A value of float32/float64 is an LLVM float; integers are LLVM integers of their width; bool is i1. The narrow floats (float16, bfloat16
+and those of 8 and 4 bits) are held as their bits and only converted: arithmetic on them is done in float32. Integers of 4 and 2 bits are
+held in i8.
 """
 
 from __future__ import annotations
