@@ -20,6 +20,8 @@ from .target import Target
 
 _STRAIGHT_LINE = 8
 """A constant extent of at most this many vectors is emitted without a loop."""
+_SHUFFLED_STEPS = (2, 3, 4)
+"""Strides at which whole vectors are loaded and shuffled; at others each lane is loaded."""
 _ACCUMULATORS = 4
 """Independent partial results of a vector reduction, to hide the latency of its operation."""
 
@@ -474,6 +476,8 @@ class Emitter:
             raw = b.load(self.address(buffer, offset), typ=element)
         elif _is_one(form.step):
             raw = self.vector_load(buffer, form.base)
+        elif _number(form.step) in _SHUFFLED_STEPS and self.lanes is not None and self.lanes.count > 1 and self.lanes.mask is None:
+            raw = self.strided_load(buffer, form.base, _number(form.step) or 0)
         else:
             raw = self.gather(buffer, index, form)
         return arith.from_memory(b, raw, buffer.dtype)
@@ -488,6 +492,19 @@ class Emitter:
             return b.load(pointer, typ=type_, align=alignment)
         function = self.intrinsic(f"llvm.masked.load.{_mangled(type_)}.p0", type_, [pointer.type, I32, self.lanes.mask.type, type_])
         return b.call(function, [pointer, I32(alignment), self.lanes.mask, ll.Constant(type_, None)])
+
+    def strided_load(self, buffer: ir.Buffer, offset: ll.Value, step: int) -> ll.Value:
+        """Every ``step``-th element: whole vectors from the first element to the last, shuffled together."""
+        assert self.lanes is not None
+        b, count = self.builder, self.lanes.count
+        span = (count - 1) * step + 1
+        result = ll.Constant(ll.VectorType(arith.memory_type(buffer.dtype), count), ll.Undefined)
+        for part in range(step):
+            start = min(part * count, span - count)
+            loaded = self.vector_load(buffer, _fold(b, "add", offset, I64(start)))
+            places = [count + i * step - start if i * step // count == part else i for i in range(count)]
+            result = b.shuffle_vector(result, loaded, ll.Constant(ll.VectorType(I32, count), [I32(p) for p in places]))
+        return result
 
     def gather(self, buffer: ir.Buffer, index: tuple[ir.Expr, ...], form: Linear) -> ll.Value:
         """One scalar load per active lane."""

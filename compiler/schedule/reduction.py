@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 BLOCK = 32
 """Elements of the output's last axis that are reduced together: a few registers, so that their latencies overlap."""
+WAYS = 4
+"""Accumulators for each element where the axis fills but a register or two."""
 SHORT = 8
 """A reduced axis with fewer elements does not fill the vectors; the output's last axis is the vector loop then."""
 
@@ -72,12 +74,15 @@ class _Schedule:
         *outer, last = self.loops
         assert last.extent is not None
         size = ir.hint(last.extent)
+        if self.axes and isinstance(last.extent, ir.Const) and size <= BLOCK and self.uniform():
+            self.inside(outer, self.blocked(last, ir.ZERO, size, WAYS))
+            return
         if self.keep_last or size < 2 * BLOCK or not self.uniform():
             self.inside(outer, (ir.For(last, last.extent, self.body, "vector"),))
             return
         block = ir.Var("block", extent=(last.extent + (BLOCK - 1)) // BLOCK)
         start = block * BLOCK
-        whole = self.blocked(last, start)
+        whole = self.blocked(last, start, BLOCK, 1)
         if size % BLOCK:
             lane = ir.Var(last.name, extent=last.extent - start)
             assert lane.extent is not None
@@ -109,32 +114,71 @@ class _Schedule:
                     return False
         return True
 
-    def blocked(self, last: ir.Var, start: ir.Expr) -> ir.Body:
-        """``BLOCK`` elements of the last axis, each with an accumulator in a register."""
-        extent = ir.Const(BLOCK)
-        acc = ir.Buffer("acc", self.total.dtype, (extent,), (ir.ONE,), "register")
-        declare, *steps = self.body
-        assert isinstance(declare, ir.Declare)
-        reduction = steps.pop(0) if self.axes else None
+    def blocked(self, last: ir.Var, start: ir.Expr, size: int, ways: int) -> ir.Body:
+        """``size`` elements of the last axis, each with ``ways`` accumulators in registers, between which the last reduced axis is cut."""
+        acc = _Accumulators(self.total, last, start, size, ways)
+        declare, reduction, *finish = self.body
+        assert isinstance(declare, ir.Declare) and isinstance(reduction, ir.Assign | ir.For)
+        op = _operation(reduction)
 
-        def each(body: ir.Body) -> ir.For:
-            lane = ir.Var("lane", extent=extent)
-            body = _accumulating(body, self.total, acc, lane)
-            return ir.For(lane, extent, _substituted(body, {last: start + lane, self.total: acc(lane)}), "vector")
+        def inner(stmt: ir.Stmt) -> ir.Body:
+            if not isinstance(stmt, ir.For):
+                return (acc.each((stmt,)),)
+            if stmt.var is self.axes[-1] and ways > 1:
+                return acc.shared(stmt)
+            return (ir.For(stmt.var, stmt.extent, tuple(s for child in stmt.body for s in inner(child)), stmt.kind),)
 
-        def innermost(stmt: ir.Stmt) -> ir.Stmt:
-            if isinstance(stmt, ir.For):
-                return ir.For(stmt.var, stmt.extent, tuple(map(innermost, stmt.body)), stmt.kind)
-            return each((stmt,))
-
-        if reduction is None:
-            reduction = steps.pop(0)
-        first = ir.Assign(self.total, declare.value)
-        return (ir.Alloc(acc), each((first,)), innermost(reduction), each(tuple(steps)))
+        begin = [acc.each((ir.Assign(self.total, declare.value),))]
+        begin += [acc.each((ir.Assign(self.total, neutral(op, self.total.dtype)),), ir.Const(way)) for way in range(1, ways)]
+        joined = [acc.join(op, way) for way in range(1, ways)]
+        return (ir.Alloc(acc.buffer), *begin, *inner(reduction), *joined, acc.each(tuple(finish)))
 
     def inside(self, loops: Sequence[ir.Var], body: ir.Body) -> None:
         for stmt in nested(loops, body, "parallel"):
             self.b.emit(stmt)
+
+
+class _Accumulators:
+    """Registers that stand for ``total``: ``ways`` times one for each of ``size`` elements of the axis ``last``, from ``start`` on."""
+
+    def __init__(self, total: ir.Var, last: ir.Var, start: ir.Expr, size: int, ways: int) -> None:
+        self.total, self.last, self.start, self.ways, self.width = total, last, start, ways, ir.Const(size)
+        self.buffer = ir.Buffer("acc", total.dtype, (ir.Const(ways), self.width), (self.width, ir.ONE), "register")
+
+    def each(self, body: ir.Body, way: ir.Expr = ir.ZERO) -> ir.For:
+        """``body`` for each element."""
+        lane = ir.Var("lane", extent=self.width)
+        stored = tuple(
+            ir.Store(self.buffer, (way, lane), s.value) if isinstance(s, ir.Assign) and s.var is self.total else s for s in body
+        )
+        mapping = {self.last: self.start + lane, self.total: self.buffer(way, lane)}
+        return ir.For(lane, self.width, _substituted(stored, mapping), "vector")
+
+    def shared(self, loop: ir.For) -> ir.Body:
+        """A loop of which iteration i belongs to accumulator i % ways; what is left after whole rounds to the first."""
+        rounds, rest = loop.extent // self.ways, loop.extent % self.ways
+        turn, left = ir.Var(loop.var.name, extent=rounds), ir.Var(loop.var.name, extent=rest)
+        way = ir.Var("way", extent=ir.Const(self.ways))
+        whole = self.each(_substituted(loop.body, {loop.var: turn * self.ways + way}), way)
+        last = self.each(_substituted(loop.body, {loop.var: rounds * self.ways + left}))
+        return (
+            ir.For(turn, rounds, (ir.For(way, ir.Const(self.ways), (whole,), "unroll"),)),
+            ir.For(left, rest, (last,)),
+        )
+
+    def join(self, op: str, way: int) -> ir.For:
+        """The first accumulators take in the others."""
+        lane = ir.Var("lane", extent=self.width)
+        both = ir.Binary(op, self.buffer(0, lane), self.buffer(way, lane))
+        return ir.For(lane, self.width, (ir.Store(self.buffer, (ir.ZERO, lane), both),), "vector")
+
+
+def _operation(stmt: ir.Stmt) -> str:
+    """What a reduction's innermost assignment does."""
+    while isinstance(stmt, ir.For):
+        stmt = stmt.body[0]
+    assert isinstance(stmt, ir.Assign) and isinstance(stmt.value, ir.Binary)
+    return stmt.value.op
 
 
 def nested(loops: Sequence[ir.Var], body: ir.Body, kind: ir.LoopKind = "serial") -> ir.Body:
@@ -149,13 +193,6 @@ def _with_kind(body: ir.Body, var: ir.Var, kind: ir.LoopKind) -> ir.Body:
     return tuple(
         ir.For(s.var, s.extent, _with_kind(s.body, var, kind), kind if s.var is var else s.kind) if isinstance(s, ir.For) else s
         for s in body
-    )
-
-
-def _accumulating(body: ir.Body, total: ir.Var, acc: ir.Buffer, lane: ir.Var) -> ir.Body:
-    """Assignments to ``total`` as stores to the accumulator."""
-    return tuple(
-        ir.Store(acc, (lane,), stmt.value) if isinstance(stmt, ir.Assign) and stmt.var is total else stmt for stmt in body
     )
 
 
