@@ -128,6 +128,8 @@ def reduction_over_one(view: View, node: Node) -> Outcome:
     axes = view.ints(node.input(1)) if node.input(1) else None
     if before is None or after is None or axes is None or not all(before[axis] == 1 for axis in axes):
         return None
+    if not axes and not node.attrs.get("noop_with_empty_axes"):
+        return None
     if before == after:
         return forward(node, node.inputs[0])
     return replace_with(
