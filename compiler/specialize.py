@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
+from typing import Any
 
 import numpy as np
 
@@ -137,10 +138,8 @@ class _Specializer:
     def fold(self, node: Node) -> bool:
         if node.op in RANDOM or node.domain == "loopnest" or not all(name in self.constants for name in node.inputs if name):
             return False
-        if (
-            sum(self.constants[name].size for name in node.inputs if name) > FOLD_LIMIT
-            or not node.inputs
-            and node.op != "Constant"
+        if sum(self.constants[name].size for name in node.inputs if name) > FOLD_LIMIT or (
+            not node.inputs and node.op != "Constant"
         ):
             return False
         if self._expands(node):
@@ -182,7 +181,7 @@ class _Specializer:
             node = node.replace(outputs=(f"{next(filter(None, node.outputs))} (first)", *node.outputs[1:]))
         context = InferContext(node, types, values)
         found = definition.infer(context)
-        kinds: list[Type] = found if isinstance(found, list) else [found]
+        kinds: list[Any] = found if isinstance(found, list) else [found]
         if definition.trims is not None:
             self.trim(node, definition.trims(context), kinds)
             return True
@@ -192,9 +191,14 @@ class _Specializer:
         self.nodes.append(node)
         return True
 
-    def trim(self, node: Node, axes: Sequence[int | None], kinds: Sequence[Type]) -> None:
+    def trim(self, node: Node, axes: Sequence[int | None], kinds: Sequence[Any]) -> None:
         """Plans ``node`` for the largest extents; the host cuts its outputs along ``axes`` to the count that comes last."""
         outputs = (*node.outputs, *[""] * (len(axes) - len(node.outputs)))
+        if any(axis is not None and kind.shape[axis] == 0 for kind, axis in zip(kinds, axes, strict=False)):
+            for name, kind in zip(outputs, kinds, strict=False):
+                if name:
+                    self.define(name, np.zeros(kind.shape, kind.dtype.numpy))
+            return
         whole = tuple(f"{name} (all)" if name else "" for name in outputs)
         count = f"{next(filter(None, outputs))} (count)"
         self.types.update((name, kind) for name, kind in zip((*whole, count), kinds, strict=True) if name)
