@@ -57,7 +57,9 @@ def _axes(accesses: Sequence[Access]) -> list[tuple[Linear, ...]]:
 def _decodable(forms: Sequence[Linear], intervals: Sequence[dict[Atom, Interval]]) -> set[Atom]:
     """The atoms whose values follow from the value of the sum: each coefficient exceeds all that the smaller terms can add up to."""
     first = forms[0].terms
-    common = [atom for atom, k in first.items() if all(form.terms.get(atom) == k for form in forms)]
+    shared = [atom for atom, k in first.items() if all(form.terms.get(atom) == k for form in forms)]
+    ends = {atom: (min(known[atom][0] for known in intervals), max(known[atom][1] for known in intervals)) for atom in shared}
+    common = [atom for atom, (low, high) in ends.items() if low < high]
     lows, highs = zip(*(_rest(form, common, known) for form, known in zip(forms, intervals, strict=True)), strict=True)
     width = max(highs) - min(lows)
     found: set[Atom] = set()
@@ -66,7 +68,7 @@ def _decodable(forms: Sequence[Linear], intervals: Sequence[dict[Atom, Interval]
             found.add(atom)
         else:
             found.clear()
-        width += abs(first[atom]) * (max(known[atom][1] for known in intervals) - min(known[atom][0] for known in intervals))
+        width += abs(first[atom]) * (ends[atom][1] - ends[atom][0])
     return found
 
 

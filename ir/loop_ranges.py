@@ -228,7 +228,7 @@ class Ranges:
 
     def _at_most_zero(self, form: Linear) -> None:
         """Keeps form <= 0."""
-        self.impossible |= self.bound(form)[0] > 0
+        self.impossible |= self.bound(form, 0)[0] > 0
         for each in self._weaker(form):
             self._keep(each)
         self._intervals.clear()
@@ -262,8 +262,9 @@ class Ranges:
         """Inclusive bounds of an integer expression at this point."""
         return self.bound(self.linear(e))
 
-    def bound(self, form: Linear) -> Interval:
-        return -self._highest(form.times(-1), _DEPTH), self._highest(form, _DEPTH)
+    def bound(self, form: Linear, depth: int = _DEPTH) -> Interval:
+        """Inclusive bounds of a form; a lower ``depth`` makes them wider and cheaper."""
+        return -self._highest(form.times(-1), depth), self._highest(form, depth)
 
     def _highest(self, form: Linear, depth: int) -> int:
         best = form.constant
@@ -312,6 +313,9 @@ class Ranges:
                 if first[0] > first[1] or second[0] > second[1]:
                     return _NOTHING
                 result = _ON_INTERVALS[op](first, second)
+                if result is not None and op in ("min", "max") and a.dtype is ir.INDEX:
+                    low, high = self.bound(self.linear(a).plus(self.linear(b)))
+                    return (result[0], min(result[1], high // 2)) if op == "min" else (max(result[0], -(-low // 2)), result[1])
                 return result if result is not None and _inside(result, everything) else everything
             case ir.Unary("abs", a) if a.dtype.is_integer:
                 low, high = self.interval(a)

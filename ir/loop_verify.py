@@ -240,7 +240,7 @@ class _Walk:
             raise self.error(f"loop {loop.var.name!r} counts in {loop.var.dtype}, up to a {loop.extent.dtype}")
         if any(outer.var is loop.var for outer in self.loops):
             raise self.error(f"loop variable {loop.var.name!r} is that of a loop around it, too")
-        may_be_empty = self.ranges.interval(loop.extent)[0] < 1
+        may_be_empty = self.ranges.bound(self.ranges.linear(loop.extent), 0)[0] < 1
         with self.at(f"{loop.kind} loop {loop.var.name!r}"), self.ranges.assuming():
             self.ranges.forget(_assigned(loop.body))
             self.ranges.enter(loop)
@@ -376,7 +376,9 @@ class _Walk:
         return buffer, forms
 
     def bounds(self, buffer: ir.Buffer, axis: int, form: Linear, index: ir.Expr, extent: int, verb: str) -> None:
-        low, high = self.ranges.bound(form)
+        low, high = self.ranges.bound(form, 0)
+        if low < 0 or high >= extent:
+            low, high = self.ranges.bound(form)
         if low > high or (low >= 0 and high < extent):
             return
         shape = ", ".join(str(ir.hint(e)) for e in buffer.shape)

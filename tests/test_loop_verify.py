@@ -211,6 +211,13 @@ def test_two_stores_of_neighbours_may_collide() -> None:
     assert not verify(LoopNest("pairs", (pairs,), (For(i, n, body, "parallel"),))).undecided
 
 
+def test_a_loop_of_one_iteration_does_not_matter() -> None:
+    y = nests.buffer("y", "output", 4)
+    (i, n), (j, m) = nests.loop("i", 4), nests.loop("j", 1)
+    body = For(i, n, (For(j, m, (Store(y, (j + i,), ZERO),)),), "parallel")
+    assert not verify(LoopNest("one", (y,), (body,))).undecided
+
+
 def test_scratch_belongs_to_a_worker() -> None:
     s, y = nests.buffer("s", "scratch", 1), nests.buffer("y", "output", 4)
     i, n = nests.loop("i", 4)
@@ -367,6 +374,8 @@ def _in_loop(extent: int) -> tuple[Ranges, Var]:
         (lambda i: ir.Binary("mul", i - 2, i - 3), (-21, 42)),
         (lambda i: ir.minimum(i, Const(5)), (0, 5)),
         (lambda i: ir.Unary("abs", i - 7), (0, 7)),
+        (lambda i: ir.minimum(i, ir.sub(Const(9), i)), (0, 4)),
+        (lambda i: ir.maximum(i, ir.sub(Const(9), i)), (5, 9)),
         (lambda i: ir.select(i < 4, i, 3), (0, 3)),
         (lambda i: ir.select(i >= 4, i, 4), (4, 9)),
         (lambda i: ir.cast(ir.cast(i, dtypes.int8), ir.INDEX), (0, 9)),
