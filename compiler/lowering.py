@@ -76,7 +76,9 @@ class Lowering:
 
     def _finish(self) -> Lowered:
         for name in self.group.outputs:
-            zero_halo(self, self.tensors[name], self.buffers[name])
+            if self.tensors[name].layout.halo:
+                self.builder.body[:] = _as_task(self.builder.body)
+                zero_halo(self, self.tensors[name], self.buffers[name])
         body = tuple(self.builder.body)
         used = _buffers_of(body)
         inputs = {n: b for n, b in self.buffers.items() if b.scope == "input" and b in used}
@@ -284,6 +286,13 @@ class Lowering:
             n, c, *rest, lane = place
             index = (n, c * tensor.layout.block + lane, *rest)
         self.write(tensor.name, index, self.element(self.group.anchor, index))
+
+
+def _as_task(body: list[ir.Stmt]) -> list[ir.Stmt]:
+    """A body that another parallel loop can stand beside: as one task, unless it is parallel itself."""
+    if any(isinstance(s, ir.For) and s.kind == "parallel" for s in body):
+        return body
+    return [ir.For(ir.Var("once", extent=ir.ONE), ir.ONE, tuple(body), "parallel")]
 
 
 def _define(definition: OpDef, op: Op, *index: ir.Expr) -> Reduce:

@@ -18,9 +18,7 @@ if TYPE_CHECKING:
 
 
 def zero_halo(lowering: Lowering, tensor: Tensor, buffer: ir.Buffer) -> None:
-    """Emits loops that store zeros to the halo of ``tensor``, if it has one."""
-    if not tensor.layout.halo:
-        return
+    """Emits loops that store zeros to the halo of ``tensor``."""
     b = lowering.builder
     extents = lowering.extents.shape(tensor)
     whole = replace(buffer, shape=extents, strides=ir.contiguous(extents), base=buffer, start=None)
