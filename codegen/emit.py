@@ -478,6 +478,8 @@ class Emitter:
             raw = self.vector_load(buffer, form.base)
         elif _number(form.step) in _SHUFFLED_STEPS and self.lanes is not None and self.lanes.count > 1 and self.lanes.mask is None:
             raw = self.strided_load(buffer, form.base, _number(form.step) or 0)
+        elif form.step is None and (repeated := self.repeated_form(buffer.offset(index))) is not None:
+            raw = self.repeated_load(buffer, *repeated)
         else:
             raw = self.gather(buffer, index, form)
         return arith.from_memory(b, raw, buffer.dtype)
@@ -506,6 +508,29 @@ class Emitter:
             result = b.shuffle_vector(result, loaded, ll.Constant(ll.VectorType(I32, count), [I32(p) for p in places]))
         return result
 
+    def repeated_form(self, e: ir.Expr) -> tuple[ll.Value, int] | None:
+        """An index of the form start + lane // times, as the index of the first lane and ``times``."""
+        assert self.lanes is not None
+        match e:
+            case ir.Binary("floordiv", ir.Var() as var, ir.Const(int() as times)) if var is self.lanes.var:
+                whole = self.lanes.mask is None and 1 < times < self.lanes.count and self.lanes.count % times == 0
+                return (self.builder.udiv(self.lanes.base, I64(times)), times) if whole else None
+            case ir.Binary("add", x, y):
+                for moving, still in ((x, y), (y, x)):
+                    found = self.repeated_form(moving) if not self.varying(still) else None
+                    if found is not None:
+                        return _fold(self.builder, "add", found[0], self.value(still)), found[1]
+        return None
+
+    def repeated_load(self, buffer: ir.Buffer, start: ll.Value, times: int) -> ll.Value:
+        """Each element ``times`` times: a part of a vector, its elements repeated. A vector loop starts at multiples of its lanes."""
+        assert self.lanes is not None
+        b, count = self.builder, self.lanes.count
+        type_ = ll.VectorType(arith.memory_type(buffer.dtype), count // times)
+        loaded = b.load(self.address(buffer, start), typ=type_, align=buffer.dtype.itemsize)
+        places = ll.Constant(ll.VectorType(I32, count), [I32(i // times) for i in range(count)])
+        return b.shuffle_vector(loaded, ll.Constant(type_, ll.Undefined), places)
+
     def gather(self, buffer: ir.Buffer, index: tuple[ir.Expr, ...], form: Linear) -> ll.Value:
         """One scalar load per active lane."""
         assert self.lanes is not None
@@ -513,7 +538,7 @@ class Emitter:
         offsets = self.offsets(buffer, index, form)
         result: ll.Value = ll.Constant(ll.VectorType(element, count), None)
         for lane in range(count):
-            pointer = self.address(buffer, b.extract_element(offsets, I32(lane)))
+            pointer = self.address(buffer, offsets[lane])
             if self.lanes.mask is None:
                 result = b.insert_element(result, b.load(pointer, typ=element), I32(lane))
                 continue
@@ -527,12 +552,14 @@ class Emitter:
             result = merged
         return result
 
-    def offsets(self, buffer: ir.Buffer, index: tuple[ir.Expr, ...], form: Linear) -> ll.Value:
+    def offsets(self, buffer: ir.Buffer, index: tuple[ir.Expr, ...], form: Linear) -> list[ll.Value]:
+        """The offset of each lane."""
         assert self.lanes is not None
         b, count = self.builder, self.lanes.count
         if form.step is not None:
-            return b.add(splat(b, form.base, count), b.mul(self.iota(), splat(b, form.step, count)))
-        return splat(b, self.value(buffer.offset(index)), count)
+            return [_fold(b, "add", form.base, _fold(b, "mul", form.step, I64(lane))) for lane in range(count)]
+        vector = splat(b, self.value(buffer.offset(index)), count)
+        return [b.extract_element(vector, I32(lane)) for lane in range(count)]
 
     def store(self, buffer: ir.Buffer, index: tuple[ir.Expr, ...], value: ir.Expr) -> None:
         b = self.builder
@@ -569,7 +596,7 @@ class Emitter:
         b = self.builder
         offsets = self.offsets(buffer, index, form)
         for lane in range(self.lanes.count):
-            pointer = self.address(buffer, b.extract_element(offsets, I32(lane)))
+            pointer = self.address(buffer, offsets[lane])
             element = b.extract_element(raw, I32(lane))
             if self.lanes.mask is None:
                 b.store(element, pointer)

@@ -160,11 +160,29 @@ class _Moved:
         x, y, b = self.op.input(0), self.op.output(0), self.b
         tables = _Tables(self.op, self.active, dtypes.int64)
 
+        def source(axis: int, o: ir.Expr) -> ir.Expr:
+            if axis not in self.active:
+                return o
+            regular = _regular(self.active[axis].indices[0])
+            return regular(o) if regular is not None else b.let(f"at{axis}", tables.at(0, axis, o))
+
         def element(place: list[ir.Expr]) -> None:
-            source = [b.let(f"at{a}", tables.at(0, a, i)) if a in self.active else i for a, i in enumerate(place)]
-            y.store(place, tables.finish(place, x(*source)))
+            y.store(place, tables.finish(place, x(*(source(axis, o) for axis, o in enumerate(place)))))
 
         strided_loops(b, y.shape, element)
+
+
+def _regular(indices: np.ndarray) -> Callable[[ir.Expr], ir.Expr] | None:
+    """The indices as a formula, where each element is repeated equally often, or every so many are taken."""
+    count, last = len(indices), int(indices[-1])
+    places = np.arange(count)
+    times = -(-count // (last + 1))
+    if times > 1 and np.array_equal(indices, places // times):
+        return lambda o: o // times
+    step = last // (count - 1) if count > 1 else 1
+    if count > 1 and np.array_equal(indices, indices[0] + places * step):
+        return lambda o: o * step + int(indices[0])
+    return None
 
 
 class _Blended:

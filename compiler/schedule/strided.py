@@ -26,6 +26,8 @@ GRAIN = 1024
 """Elements that a task should do at least."""
 LINE = 64
 """Bytes of a transposed block's side: a cache line."""
+PAGE = 4096
+"""Bytes of a page of memory."""
 SHORT = 8
 """A vector loop of fewer iterations costs as much as a scalar one."""
 
@@ -159,7 +161,7 @@ class _Schedule:
         blocks: list[ir.Var] = []
         starts: dict[ir.Var, ir.Expr] = {}
         whole: ir.Expr = ir.TRUE
-        for var in (partner, vector):
+        for var in (vector, partner) if self.reads_in_order(vector, partner) else (partner, vector):
             assert var.extent is not None
             block = ir.Var(f"{var.name}_block", extent=ir.floordiv(var.extent + (side - 1), ir.Const(side)))
             blocks.append(block)
@@ -175,6 +177,15 @@ class _Schedule:
         full = inner(lambda _: ir.Const(side))
         border = inner(lambda v: ir.minimum(ir.Const(side), ir.sub(v.extent if v.extent is not None else ir.ZERO, starts[v])))
         return self.arrange([*rest, *blocks], [], (ir.If(whole, full, border),), side * side)
+
+    def reads_in_order(self, vector: ir.Var, partner: ir.Var) -> bool:
+        """Whether blocks follow each other along what is read, rather than along what is written: where reads would jump further than
+        writes, and by so much that every one of them is on a page of its own."""
+        furthest = {True: 0, False: 0}
+        for access in self.accesses:
+            jump = abs(access.step(partner if access.is_store else vector) or 0) * access.buffer.dtype.itemsize
+            furthest[access.is_store] = max(furthest[access.is_store], jump)
+        return furthest[False] >= furthest[True] and furthest[False] > PAGE // 2
 
     def arrange(
         self, outer: Sequence[ir.Var], inner: Sequence[ir.Var], body: ir.Body | None = None, inside: int = 1
