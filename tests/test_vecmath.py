@@ -147,6 +147,7 @@ def mish(x: Array) -> Array:
 
 REFERENCE: dict[str, Callable[..., Array]] = {
     "exp": np.exp,
+    "exp_down": np.exp,
     "expm1": np.expm1,
     "log": np.log,
     "log1p": np.log1p,
@@ -194,6 +195,7 @@ REFERENCE: dict[str, Callable[..., Array]] = {
 # largest error in ulp for (float32, float64)
 BOUNDS: dict[str, tuple[float, float]] = {
     "exp": (1.5, 1.5),
+    "exp_down": (1.5, 1.5),
     "expm1": (2, 2.5),
     "log": (1.5, 1.5),
     "log1p": (2, 1.5),
@@ -235,6 +237,8 @@ def slack(name: str, x: Array, wanted: Array) -> Array:
     if name == "gelu_tanh":
         inner = 1.6 * magnitude * (1 + 0.045 * magnitude**2)
         return np.abs(wanted) * info.eps * inner + magnitude * info.smallest_subnormal
+    if name == "exp_down":
+        return np.full_like(wanted, info.tiny)
     return np.zeros_like(wanted)
 
 
@@ -258,6 +262,8 @@ def samples(name: str, dtype: np.dtype) -> tuple[Array, Array]:
     if name == "pow":
         y = np.concatenate([y, np.rint(rng.uniform(-9, 9, count)).astype(dtype)])
         x = np.concatenate([x, rng.uniform(-50, 50, count).astype(dtype)])
+    if name == "exp_down":
+        x = -np.abs(x)
     if name in ("max_fast", "min_fast"):
         y = np.where(np.isnan(y), dtype.type(0), y)
     return x, y

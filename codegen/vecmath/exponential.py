@@ -20,6 +20,7 @@ class _Tables:
     lowest: float  # exp of it and of all below rounds to 0
     highest: float  # exp of it and of all above overflows
     minus_one: float  # expm1 of it and of all below rounds to -1
+    subnormal: float  # exp of it is no normal number, and 2^n is the one whose exponent bits are 0
 
 
 _LOG2_E = 1.4426950408889634
@@ -30,6 +31,7 @@ _TABLES = {
         lowest=-104.5,
         highest=89.0,
         minus_one=-17.5,
+        subnormal=-88.0,
     ),
     64: _Tables(
         ln2=(0.6931471803691238, 1.9082149292705877e-10),
@@ -49,6 +51,7 @@ _TABLES = {
         lowest=-746.0,
         highest=710.0,
         minus_one=-38.0,
+        subnormal=-709.0,
     ),
 }
 
@@ -77,6 +80,14 @@ def exp(x: V) -> V:
     biased = n + 2 * bias
     half = biased >> 1
     return ((p + 1.0) * (half << mantissa).as_float()) * ((biased - half) << mantissa).as_float()
+
+
+@unary
+def exp_down(x: V) -> V:
+    """exp(x) for x <= 0, two thirds of the work, <= 1.5 ulp; 0 where that is not a normal number. For softmax."""
+    n, p = _reduce(max_keep_nan(x, _TABLES[x.format.bits].subnormal))
+    scale = _power_of_two(n, x)
+    return p * scale + scale
 
 
 def _quarter_exp(x: V) -> V:

@@ -27,7 +27,7 @@ def softmax(op: Op, b: Builder) -> None:
         read, kept = line.reader(x)
         highest = line.reduce("highest", "max", lambda k: x(*line.at(k)), keep=kept)
         powers = kept or line.keep("powers", x.dtype)
-        total = line.reduce("total", "add", lambda k: ir.unary("exp", read(k) - highest), keep=powers)
+        total = line.reduce("total", "add", lambda k: ir.unary("exp_down", read(k) - highest), keep=powers)
         scale = b.let("scale", 1.0 / total)
         with line.each() as k:
             y.store(line.at(k), powers(k) * scale)
@@ -40,7 +40,7 @@ def log_softmax(op: Op, b: Builder) -> None:
     with lines(b, x, (_axis(op),)) as line:
         read, kept = line.reader(x)
         highest = line.reduce("highest", "max", lambda k: x(*line.at(k)), keep=kept)
-        total = line.reduce("total", "add", lambda k: ir.unary("exp", read(k) - highest))
+        total = line.reduce("total", "add", lambda k: ir.unary("exp_down", read(k) - highest))
         shift = b.let("shift", ir.unary("log", total))
         with line.each() as k:
             y.store(line.at(k), (read(k) - highest) - shift)
