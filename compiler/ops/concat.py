@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ...ir import loops as ir
-from ...ir.graph import TensorType
+from ...ir.graph import TensorType, Type
 from ..schedule.strided import strided_loops
 from .builder import Builder
 from .context import Op
@@ -16,7 +16,7 @@ from .registry import injective, nest
 
 def infer_concat(context: InferContext) -> TensorType:
     shapes = [context.shape(i) for i in range(context.n_inputs)]
-    axis = context.axis(context.attr("axis"), len(shapes[0]))
+    axis = context.axis(context.attr("axis", 0), len(shapes[0]))
     first = shapes[0]
     for shape in shapes[1:]:
         if len(shape) != len(first) or any(a != b for i, (a, b) in enumerate(zip(shape, first, strict=True)) if i != axis):
@@ -28,7 +28,7 @@ def infer_concat(context: InferContext) -> TensorType:
 def concat(op: Op, b: Builder) -> None:
     """y[..., start of x + i, ...] = x[..., i, ...] for each input x"""
     y = op.output(0)
-    axis = op.axis(op.attr("axis"), y.rank)
+    axis = op.axis(op.attr("axis", 0), y.rank)
     start = 0
     for number in range(op.n_inputs):
         x = op.input(number)
@@ -65,7 +65,7 @@ def split_sizes(context: InferContext) -> tuple[int, ...]:
     return sizes
 
 
-def infer_split(context: InferContext) -> list[TensorType]:
+def infer_split(context: InferContext) -> list[Type]:
     shape = context.shape(0)
     axis = context.axis(context.attr("axis", 0), len(shape))
     return [TensorType(context.dtype(0), (*shape[:axis], size, *shape[axis + 1 :])) for size in split_sizes(context)]

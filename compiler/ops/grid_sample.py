@@ -24,7 +24,9 @@ CUBIC = -0.75
 def infer_grid_sample(context: InferContext) -> TensorType:
     x, grid = context.shape(0), context.shape(1)
     if len(x) < 3 or len(grid) != len(x) or grid[0] != x[0] or grid[-1] != len(x) - 2:
-        raise context.fail(f"a grid for the input {x} must have the shape ({x[0]}, ..., {len(x) - 2}) and its rank, not {grid}")
+        raise context.fail(
+            f"a grid for the input {x} must have its batch and rank, and {len(x) - 2} coordinates last, not {grid}"
+        )
     if context.attr("mode", "linear") not in MODES:
         raise context.fail(f"mode is {context.attr('mode')!r}, expected one of {', '.join(MODES)}")
     if context.attr("padding_mode", "zeros") not in ("zeros", "border", "reflection"):

@@ -66,7 +66,7 @@ def tile(op: Op, b: Builder) -> None:
 
 
 def infer_depth_to_space(context: InferContext) -> TensorType:
-    shape, block = context.shape(0), context.attr("blocksize")
+    shape, block = context.shape(0), context.attr("blocksize", 1)
     if len(shape) != 4 or shape[1] % (block * block):
         raise context.fail(
             f"blocksize {block} needs an input of rank 4 with a multiple of {block * block} channels, not {shape}"
@@ -79,7 +79,7 @@ def infer_depth_to_space(context: InferContext) -> TensorType:
 def depth_to_space(op: Op, b: Builder) -> None:
     """y[n, c, h * B + i, w * B + j] = x[n, (i * B + j) * C + c, h, w] (DCR), x[n, (c * B + i) * B + j, h, w] (CRD)"""
     x, y = op.input(0), op.output(0)
-    block, columns_first = op.attr("blocksize"), op.attr("mode", "DCR") == "CRD"
+    block, columns_first = op.attr("blocksize", 1), op.attr("mode", "DCR") == "CRD"
 
     def emit(place: list[ir.Expr]) -> None:
         n, c, h, i, w, j = place
@@ -90,7 +90,7 @@ def depth_to_space(op: Op, b: Builder) -> None:
 
 
 def infer_space_to_depth(context: InferContext) -> TensorType:
-    shape, block = context.shape(0), context.attr("blocksize")
+    shape, block = context.shape(0), context.attr("blocksize", 1)
     if len(shape) != 4 or shape[2] % block or shape[3] % block:
         raise context.fail(
             f"blocksize {block} needs an input of rank 4 whose height and width are multiples of it, not {shape}"
@@ -103,7 +103,7 @@ def infer_space_to_depth(context: InferContext) -> TensorType:
 def space_to_depth(op: Op, b: Builder) -> None:
     """y[n, (i * B + j) * C + c, h, w] = x[n, c, h * B + i, w * B + j]; mode CRD: y[n, (c * B + i) * B + j, h, w]"""
     x, y = op.input(0), op.output(0)
-    block, columns_first = op.attr("blocksize"), op.attr("mode", "DCR") == "CRD"
+    block, columns_first = op.attr("blocksize", 1), op.attr("mode", "DCR") == "CRD"
 
     def emit(place: list[ir.Expr]) -> None:
         n, i, j, c, h, w = place

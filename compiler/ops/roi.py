@@ -118,7 +118,8 @@ def _fold(op: str, values: list[ir.Expr]) -> ir.Expr:
 
 
 def infer_max_roi_pool(context: InferContext) -> TensorType:
-    x, rois, pooled = context.shape(0), context.shape(1), tuple(context.attr("pooled_shape") or ())
+    x, rois = context.shape(0), context.shape(1)
+    pooled: tuple[int, ...] = tuple(context.attr("pooled_shape", ()))
     if len(x) != 4 or len(rois) != 2 or rois[1] != 5 or len(pooled) != 2 or min(pooled) < 1:
         raise context.fail(
             f"MaxRoiPool needs an input of rank 4, rois (n, 5) and a pooled_shape of two, not {x}, {rois}, {pooled}"

@@ -9,7 +9,7 @@ from math import prod
 
 from ...ir import dtypes
 from ...ir import loops as ir
-from ...ir.graph import TensorType
+from ...ir.graph import TensorType, Type
 from .builder import Builder
 from .context import Op
 from .infer import InferContext
@@ -18,7 +18,7 @@ from .registry import nest
 COUNT = TensorType(dtypes.int64, ())
 
 
-def infer_non_zero(context: InferContext) -> list[TensorType]:
+def infer_non_zero(context: InferContext) -> list[Type]:
     shape = context.shape(0)
     return [TensorType(dtypes.int64, (len(shape), prod(shape))), COUNT]
 
@@ -43,7 +43,7 @@ def compressed_axis(context: InferContext) -> int | None:
     return None if axis is None else context.axis(axis, context.rank(0))
 
 
-def infer_compress(context: InferContext) -> list[TensorType]:
+def infer_compress(context: InferContext) -> list[Type]:
     shape, condition, axis = context.shape(0), context.shape(1), compressed_axis(context)
     extent = prod(shape) if axis is None else shape[axis]
     if len(condition) != 1 or condition[0] > extent:

@@ -7,7 +7,7 @@ from math import prod
 
 from ...ir import dtypes
 from ...ir import loops as ir
-from ...ir.graph import TensorType
+from ...ir.graph import TensorType, Type
 from .builder import Builder
 from .context import Op, Operand
 from .infer import InferContext
@@ -20,7 +20,7 @@ def unique_axis(context: InferContext) -> int | None:
     return None if axis is None else context.axis(axis, context.rank(0))
 
 
-def infer_unique(context: InferContext) -> list[TensorType]:
+def infer_unique(context: InferContext) -> list[Type]:
     shape, axis = context.shape(0), unique_axis(context)
     count = prod(shape) if axis is None else shape[axis]
     whole = (count,) if axis is None else shape
