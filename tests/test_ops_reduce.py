@@ -204,6 +204,17 @@ def test_top_k_dtypes(dtype: Any) -> None:
     agrees(oh.make_node("TopK", ["x", "k"], ["y", "i"]), {"x": x}, constants={"k": np.array([7], np.int64)})
 
 
+@pytest.mark.parametrize("largest", [0, 1])
+def test_nan_is_larger_than_any_number(largest: int) -> None:
+    x = values(1, 100)
+    x[0, [40, 70]] = np.nan
+    node = oh.make_node("TopK", ["x", "k"], ["y", "i"], largest=largest)
+    model = make_model([node], {"x": [1, 100]}, ["y", "i"], {"k": np.array([4], np.int64)})
+    _, places = loopnest.compile(model).run(None, {"x": x})
+    order = np.argsort(np.where(np.isnan(x), np.inf, x) * (-1 if largest else 1), kind="stable")
+    assert places.tolist() == order[:, :4].tolist()
+
+
 def test_top_k_of_more_than_there_is() -> None:
     with pytest.raises(ModelError, match="k is"):
         agrees(oh.make_node("TopK", ["x", "k"], ["y", "i"]), {"x": values(2, 4)}, constants={"k": np.array([5], np.int64)})

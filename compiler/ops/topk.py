@@ -5,6 +5,9 @@ Of equal elements the first comes first; NaN counts as larger than any number.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
 from ...ir import dtypes
 from ...ir import loops as ir
 from ...ir.graph import TensorType
@@ -12,6 +15,11 @@ from .builder import Builder
 from .context import Op
 from .infer import InferContext
 from .registry import nest
+
+CHUNK = 32
+"""Elements that are looked at together before each is compared with the worst in the heap."""
+RARE = 16
+"""With at least that many times k elements, chunks without a better one are common."""
 
 
 def _axis(context: InferContext) -> int:
@@ -34,6 +42,7 @@ def top_k(op: Op, b: Builder) -> None:
     heap = _Heap(
         b, b.scratch("values", x.dtype, (k,)), b.scratch("places", ir.INDEX, (k,)), largest=bool(op.attr("largest", 1))
     )
+    follows_memory = x.buffer is not None and all(size == 1 for size in x.sizes[axis + 1 :])
     others = [extent for i, extent in enumerate(x.shape) if i != axis]
     with b.loops("i", others, "parallel") as rest:
 
@@ -42,16 +51,36 @@ def top_k(op: Op, b: Builder) -> None:
 
         with b.loop("f", k) as i:
             heap.rise(i, b.let("value", x(*at(i))))
-        with b.loop("s", x.shape[axis] - k) as i:
-            value = b.let("value", x(*at(k + i)))
+
+        def offer(i: ir.Expr) -> None:
+            value = b.let("value", x(*at(i)))
             with b.when(heap.better(value, heap.values(0), ir.FALSE)):
-                heap.sink(value, k + i, k)
+                heap.sink(value, i, k)
+
+        done, left = k, x.shape[axis] - k
+        if follows_memory and x.sizes[axis] >= RARE * ir.hint(k):
+            with b.loop("c", left // CHUNK) as c:
+                start = k + c * CHUNK
+                with _where_some_are_better(b, heap, lambda i: x(*at(start + i))), b.loop("s", CHUNK) as i:
+                    offer(b.let("i", start + i))
+            done, left = k + left // CHUNK * CHUNK, left % CHUNK
+        with b.loop("s", left) as i:
+            offer(b.let("i", done + i))
         with b.loop("d", k) as i:
             last = b.let("last", k - 1 - i)
             for output, part in ((0, heap.values), (1, heap.places)):
                 if op.wants(output):
                     op.output(output).store(at(last), ir.cast(part(0), op.output(output).dtype))
             heap.sink(b.let("value", heap.values(last)), b.let("place", heap.places(last)), last)
+
+
+@contextmanager
+def _where_some_are_better(b: Builder, heap: _Heap, x: Callable[[ir.Expr], ir.Expr]) -> Iterator[None]:
+    """Skips what is inside where none of ``CHUNK`` elements is better than the worst in the heap; their extremum is a matter of vectors."""
+    best = b.reduce("best", "max" if heap.largest else "min", CHUNK, x)
+    better = heap.better(best, heap.values(0), ir.FALSE)
+    with b.when(better | ir.unary("isnan", best) if best.dtype.is_float else better):
+        yield
 
 
 class _Heap:
@@ -94,8 +123,7 @@ class _Heap:
         with b.repeat_while(child < count):
             right = b.let("right", ir.minimum(child + 1, count - 1))
             is_first = self.places(child) < self.places(right)
-            with b.when(self.better(self.values(child), self.values(right), is_first)):
-                b.assign(child, right)
+            b.assign(child, ir.select(self.better(self.values(child), self.values(right), is_first), right, child))
             below, origin = b.let("below", self.values(child)), b.let("origin", self.places(child))
             with b.when(self.better(value, below, place < origin)):
                 self.put(hole, below, origin)
