@@ -49,25 +49,26 @@ def moved(place: Sequence[ir.Expr], axis: int, offset: ir.Expr) -> list[ir.Expr]
 
 
 def split_sizes(context: InferContext) -> tuple[int, ...]:
-    """The extents of the parts: the input ``split``, or ``num_outputs`` equal ones, of which the last may be smaller."""
+    """The extents of the parts: in the proportions of the input ``split``, or ``num_outputs`` equal ones, of which the last may be smaller.
+    Where the axis is counted in blocks of channels, so are they."""
     shape = context.shape(0)
     extent = shape[context.axis(context.attr("axis", 0), len(shape))]
     given = context.ints(1)
     if given is not None:
-        if sum(given) != extent or len(given) != len(context.node.outputs) or any(part < 0 for part in given):
-            raise context.fail(f"split {given} does not cut an extent of {extent} into {len(context.node.outputs)} parts")
-        return given
+        total = max(1, sum(given))
+        return tuple(part * extent // total for part in given)
     count = context.attr("num_outputs", len(context.node.outputs))
     size = -(-extent // count)
-    sizes = tuple(max(0, min(size, extent - i * size)) for i in range(count))
-    if count != len(context.node.outputs):
-        raise context.fail(f"num_outputs is {count}, the node has {len(context.node.outputs)}")
-    return sizes
+    return tuple(max(0, min(size, extent - i * size)) for i in range(count))
 
 
 def infer_split(context: InferContext) -> list[Type]:
-    shape = context.shape(0)
+    shape, given, count = context.shape(0), context.ints(1), len(context.node.outputs)
     axis = context.axis(context.attr("axis", 0), len(shape))
+    if given is not None and (sum(given) != shape[axis] or len(given) != count or min(given) < 0):
+        raise context.fail(f"split {given} does not cut an extent of {shape[axis]} into {count} parts")
+    if given is None and context.attr("num_outputs", count) != count:
+        raise context.fail(f"num_outputs is {context.attr('num_outputs')}, the node has {count}")
     return [TensorType(context.dtype(0), (*shape[:axis], size, *shape[axis + 1 :])) for size in split_sizes(context)]
 
 
