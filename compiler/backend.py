@@ -60,9 +60,8 @@ class LoopnestBackend(Backend):
     def is_compatible(cls, model: onnx.ModelProto, device: str = "CPU", **kwargs: Any) -> bool:
         """Whether loopnest has every operator of the model and supports the device."""
         from .check import check
-        from .ops.registry import is_supported
 
-        return cls.supports_device(device) and check(model, supported=is_supported).ok
+        return cls.supports_device(device) and check(model).ok
 
     @classmethod
     def prepare(cls, model: onnx.ModelProto, device: str = "CPU", **kwargs: Any) -> LoopnestRep:

@@ -1,6 +1,6 @@
 """Configuration: every option of the compiler, typed, validated and documented in one place.
 
-An option is a dataclass field whose metadata carries its validator, what it changes (see ``Key``) and its documentation; the
+An option is a dataclass field whose metadata carries its validator, what it changes (see ``Effect``) and its documentation; the
 reference in ``docs/configuration.md`` is printed from them (``python -m loopnest.compiler.config``).
 
 >>> config = load_config({"op": {"Conv": {"tile": {"m": 6}}}, "node": {"/conv1": {"layout": "plain"}}})
@@ -21,11 +21,10 @@ from typing import Any, Literal, Self, cast
 
 from ..ir.errors import ConfigError
 
-Key = Literal["kernel", "plan", "none"]
+Effect = Literal["kernel", "plan", "none"]
 """What an option changes: ``kernel`` the machine code (and the plan), ``plan`` only which kernels run on what, ``none`` neither."""
 
-Layout = Literal["auto", "plain", "blocked"]
-ConvAlgorithm = Literal["auto", "direct", "im2col"]
+Layout = Literal["auto", "plain"]
 
 
 @dataclass(frozen=True)
@@ -72,8 +71,8 @@ def _parse_tile(value: Any) -> Tile:
     raise ValueError(value)
 
 
-def _option(default: Any, rule: Rule, key: Key, doc: str) -> Any:
-    return field(default=default, metadata={"rule": rule, "key": key, "doc": doc})
+def _option(default: Any, rule: Rule, effect: Effect, doc: str) -> Any:
+    return field(default=default, metadata={"rule": rule, "effect": effect, "doc": doc})
 
 
 def _options(record: type) -> Iterator[tuple[dataclasses.Field[Any], Rule]]:
@@ -103,13 +102,12 @@ class _Validated:
 
 @dataclass(frozen=True)
 class Tile(_Validated):
-    """Extents of the inner block of a GEMM-like nest: ``m`` rows x ``n`` columns accumulated over ``k``. None leaves it to the target."""
+    """The register tile of a sum of products: ``m`` rows x ``n`` columns. None leaves it to the target."""
 
     m: int | None = _option(
         None, integer(1, 4096, optional=True), "kernel", "rows of the register tile (output pixels of a convolution)"
     )
     n: int | None = _option(None, integer(1, 4096, optional=True), "kernel", "columns of the register tile (output channels)")
-    k: int | None = _option(None, integer(1, 1 << 20, optional=True), "kernel", "length of the reduction block kept in cache")
 
     def merged(self, over: Tile) -> Tile:
         """This tile with every extent that ``over`` sets replaced."""
@@ -121,11 +119,9 @@ class Tile(_Validated):
         )
 
 
-TILE = Rule("a table with some of the integers m, n, k", _parse_tile)
-LAYOUT = one_of("auto", "plain", "blocked")
-CONV = one_of("auto", "direct", "im2col")
+TILE = Rule("a table with some of the integers m, n", _parse_tile)
+LAYOUT = one_of("auto", "plain")
 VECTOR = one_of(None, 128, 256, 512)
-UNROLL = integer(1, 64, optional=True)
 FLAG = one_of(True, False)
 
 
@@ -134,14 +130,14 @@ class NodeOptions(_Validated):
     """How one node is scheduled. ``Config.for_node`` merges node over op type over global."""
 
     tile: Tile = _option(
-        Tile(), TILE, "kernel", "register and cache tile of GEMM-like nests; what is unset comes from the target"
+        Tile(), TILE, "kernel", "register tile of matrix products and convolutions; what is unset comes from the target"
     )
-    unroll: int | None = _option(
-        None, UNROLL, "kernel", "unroll factor of the innermost reduction loop; unset: chosen per nest"
+    layout: Layout = _option(
+        "auto",
+        LAYOUT,
+        "plan",
+        "of activations: `auto` is NCHWc, with one vector of channels innermost, where all readers can have it",
     )
-    vector_bits: int | None = _option(None, VECTOR, "kernel", "vector width; unset: the widest of the target")
-    layout: Layout = _option("auto", LAYOUT, "plan", "activations as NCHW (plain) or NCHWc with the target's block (blocked)")
-    conv_algorithm: ConvAlgorithm = _option("auto", CONV, "plan", "how convolutions are computed; auto chooses by cost")
     fuse: bool = _option(True, FLAG, "plan", "fuse elementwise producers and consumers into the node's kernel")
 
 
@@ -153,17 +149,27 @@ class Config(NodeOptions):
     """
 
     opt_level: int = _option(
-        3, integer(0, 3), "plan", "0: required passes only; 1: and clean-up; 2: and folding; 3: everything"
+        3,
+        integer(0, 3),
+        "plan",
+        "0: what operators need to have a kernel; 1: and clean-up; 2: and folding and recognized patterns; 3: and fusion and layouts",
     )
+    vector_bits: int | None = _option(None, VECTOR, "kernel", "vector width; unset: the widest of the target")
     threads: int | None = _option(
         None, integer(1, 1024, optional=True), "none", "worker threads; unset: the CPUs this process may use"
     )
-    cache: bool = _option(True, FLAG, "none", "keep compiled kernels on disk")
+    cache: bool = _option(True, FLAG, "none", "keep compiled kernels and packed weights on disk")
     cache_dir: str | None = _option(
-        None, Rule("a path", _parse_path), "none", "kernel cache; unset: `LOOPNEST_CACHE_DIR`, else the user's cache directory"
+        None,
+        Rule("a path", _parse_path),
+        "none",
+        "where they are kept; unset: `LOOPNEST_CACHE_DIR`, else the user's cache directory",
     )
     dump: str | None = _option(
         None, Rule("a path", _parse_path), "none", "directory that every stage is written to; unset: `LOOPNEST_DUMP`"
+    )
+    verify: bool = _option(
+        False, FLAG, "none", "check the graph after every pass, and every loop nest (slow); also when `LOOPNEST_VERIFY` is 1"
     )
     op: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, hash=False)
     node: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, hash=False)
@@ -174,36 +180,35 @@ class Config(NodeOptions):
             object.__setattr__(self, scope, _parse_overrides(scope, getattr(self, scope)))
 
     def for_node(self, op: str, name: str) -> NodeOptions:
-        """The options in force for one node: ``[node."name"]`` over ``[op.Type]`` over the global ones; tiles merge by extent."""
+        """The options in force for one node: ``[node."name"]`` over ``[op.Type]`` over the global ones; tiles merge by extent.
+
+        Below ``opt_level`` 3, ``fuse`` is off and ``layout`` is plain unless an operator type or a node says otherwise.
+        """
         merged = {spec.name: getattr(self, spec.name) for spec, _ in _options(NodeOptions)}
+        if self.opt_level < 3:
+            merged.update(fuse=False, layout="plain")
         for override in (self.op.get(op, {}), self.node.get(name, {})):
             for key, value in override.items():
                 merged[key] = merged[key].merged(value) if isinstance(value, Tile) else value
         return NodeOptions(**merged)
 
     def check_names(self, ops: Collection[str], nodes: Collection[str]) -> None:
-        """``ConfigError`` for an override of an operator type not in ``ops`` or a node not in ``nodes`` (those of the model)."""
+        """``ConfigError`` for an override of an operator type not in ``ops`` or of a node not in ``nodes``."""
         for scope, overrides, known in (("op", self.op, ops), ("node", self.node, nodes)):
             for name in overrides:
                 if name not in known:
                     raise ConfigError(_unknown(f'{scope}."{name}"', scope, [f'{scope}."{n}"' for n in known if n]))
-
-    def key(self, *kinds: Key) -> tuple[tuple[str, str], ...]:
-        """Named printable parts of a cache key: the options (overrides too) that change any of ``kinds``."""
-        parts = [(spec.name, repr(getattr(self, spec.name))) for spec, _ in _options(Config) if spec.metadata["key"] in kinds]
-        effect = {spec.name: spec.metadata["key"] for spec, _ in _options(NodeOptions)}
-        for scope, overrides in (("op", self.op), ("node", self.node)):
-            for name, options in sorted(overrides.items()):
-                parts += [
-                    (f"{scope}.{name}.{key}", repr(value)) for key, value in sorted(options.items()) if effect[key] in kinds
-                ]
-        return tuple(parts)
 
     @property
     def dump_directory(self) -> Path | None:
         """Where stages are dumped: the option, else ``LOOPNEST_DUMP``, else nowhere."""
         chosen = self.dump or os.environ.get("LOOPNEST_DUMP")
         return Path(chosen) if chosen else None
+
+    @property
+    def verifies(self) -> bool:
+        """Whether stages are verified: the option, or ``LOOPNEST_VERIFY``."""
+        return self.verify or os.environ.get("LOOPNEST_VERIFY", "0") not in ("", "0")
 
 
 def load_config(config: Config | Mapping[str, Any] | str | os.PathLike[str] | None = None) -> Config:
@@ -276,16 +281,15 @@ def options_table() -> str:
     """The reference of all options in Markdown."""
     lines = ["| Option | Values | Default | Changes | By op/node | Meaning |", "| --- | --- | --- | --- | --- | --- |"]
     by_node = {spec.name for spec, _ in _options(NodeOptions)}
-    changes = {"kernel": "kernels and plan", "plan": "plan", "none": "nothing cached"}
+    changes = {"kernel": "kernels and plan", "plan": "plan", "none": "nothing"}
     rows = [("", spec, rule) for spec, rule in _options(Config)]
     at = 1 + next(index for index, (_, spec, _) in enumerate(rows) if spec.name == "tile")
     rows[at:at] = [("tile.", spec, rule) for spec, rule in _options(Tile)]
     for prefix, spec, rule in rows:
         default = "unset" if spec.default in (None, Tile()) else f"`{spec.default!r}`"
         where = "yes" if prefix or spec.name in by_node else "no"
-        lines.append(
-            f"| `{prefix}{spec.name}` | {rule.allowed} | {default} | {changes[spec.metadata['key']]} | {where} | {spec.metadata['doc']} |"
-        )
+        cells = (f"`{prefix}{spec.name}`", rule.allowed, default, changes[spec.metadata["effect"]], where, spec.metadata["doc"])
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -296,8 +300,7 @@ _REFERENCE = """\
 `python -m loopnest.compiler.config`; a test keeps it in step with the code.
 
 ```toml
-opt_level = 3
-tile = { k = 256 }
+threads = 4
 
 [op.Conv]                        # every Conv
 tile = { m = 6, n = 16 }
@@ -307,7 +310,11 @@ layout = "plain"
 ```
 
 An option of a node beats the one of its operator type, which beats the global one; the extents of a tile merge one by one.
-An unknown key, operator type or node name is an error that names the nearest known one.
+An unknown key, operator type or node name is an error that names the nearest known one. A node that a pass has folded into another
+one (a BatchNormalization into its Conv) has no kernel that its options could change.
+
+"Changes" says what an option acts on: kernels (another tile is another kernel, found in the cache by its source and its target), only
+the plan (which kernels run on what), or nothing that is computed.
 
 """
 

@@ -1,4 +1,4 @@
-"""What all plans of one model share: target, configuration, kernels, workspaces."""
+"""What all plans of one model share: target, configuration, kernels, packed constants, workspaces."""
 
 from __future__ import annotations
 
@@ -8,16 +8,19 @@ from ..codegen.target import Target
 from ..ir.graph import Graph
 from ..runtime.buffers import Workspaces
 from ..runtime.executor import Executable
+from . import progress
 from .config import Config
 from .dump import Dump
 from .kernels import Kernels
 from .packing import PackedConstants
-from .passes import PASSES, run_passes
-from .plan import Plan, stages_of
+from .passes import passes_of, run_passes
+from .plan import Plan, make_plan, stages_of
 
 
 @dataclass
 class Engine:
+    """Turns graphs into executables, for one target and configuration."""
+
     target: Target
     config: Config
     threads: int
@@ -27,13 +30,28 @@ class Engine:
     packs: PackedConstants = field(default_factory=PackedConstants)
 
     def optimize(self, graph: Graph) -> Graph:
-        """The passes that need concrete shapes."""
-        optimized = run_passes(graph, PASSES, dump=self.dump.graph)
-        return optimized
+        """The passes of the optimization level: once on the model as it comes, again when shapes are concrete."""
+        return run_passes(graph, passes_of(self.config.opt_level), dump=self.dump.graph, check=self.config.verifies)
+
+    def plan(self, graph: Graph) -> Plan:
+        """The plan of a graph whose types are all concrete."""
+        progress.report("plan")
+        plan = make_plan(self.optimize(graph), self.target, self.config, self.packs)
+        for stage, text in stages_of(plan).items() if self.dump.wanted else ():
+            self.dump.text(stage, text)
+        return plan
 
     def executable(self, plan: Plan) -> Executable:
         """The plan bound to machine code."""
-        for stage, text in stages_of(plan).items():
-            self.dump.text(stage, text)
-        addresses = self.kernels.addresses_of(plan.kernels, self.target)
+        if self.dump.directory is not None:
+            self._dump_kernels(plan)
+        addresses = self.kernels.addresses_of(plan.kernels)
         return Executable(plan.program, addresses, plan.constants, self.threads, workspaces=self.workspaces, keep=self.kernels)
+
+    def _dump_kernels(self, plan: Plan) -> None:
+        """Writes every kernel; compiles those that are in the cache too, since only the compiler has their LLVM."""
+        for digest, request in plan.kernels.items():
+            if digest not in self.dump.kernels:
+                kernel = self.kernels.compile(request)
+                text = f"# {digest[:12]}: {' '.join(request.nodes.split())}\n{request.source.text}"
+                self.dump.kernel(digest, {"py": text, "ll": kernel.llvm(), "s": kernel.assembly()})

@@ -1,13 +1,13 @@
 """Cutting a graph into groups: an anchor, the pointwise nodes that follow it, and the element-by-element nodes that feed it.
 
-    Conv -> Add(residual) -> Relu             =>   one group, anchor Conv, epilogue Add, Relu
-    Mul -> Tanh -> Cast                       =>   one group, anchor Cast, prologue Mul, Tanh
-    Transpose -> Add -> Softmax               =>   one group where Softmax reads each element about once, else two
+Conv -> Add(residual) -> Relu             =>   one group, anchor Conv, epilogue Add, Relu
+Mul -> Tanh -> Cast                       =>   one group, anchor Cast, prologue Mul, Tanh
+Transpose -> Add -> Softmax               =>   one group where Softmax reads each element about once, else two
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from ..ir.graph import Graph, Node, TensorType
@@ -18,15 +18,15 @@ MAX_NODES = 24
 """Nodes in a group: compile time and register pressure grow with it."""
 
 
-def fuse(graph: Graph, *, enabled: Mapping[str, bool] | None = None) -> list[Group]:
-    """The groups of ``graph`` in an order in which they can run. ``enabled`` switches fusion off by node name."""
-    return _Fusion(graph, enabled or {}).run()
+def fuse(graph: Graph, *, allowed: Callable[[Node], bool] = lambda node: True) -> list[Group]:
+    """The groups of ``graph`` in an order in which they can run. A node that is not ``allowed`` is a group of its own."""
+    return _Fusion(graph, allowed).run()
 
 
 @dataclass
 class _Fusion:
     graph: Graph
-    enabled: Mapping[str, bool]
+    allowed: Callable[[Node], bool]
     taken: set[str] = field(default_factory=set)
 
     def run(self) -> list[Group]:
@@ -61,12 +61,9 @@ class _Fusion:
     def _take(self, node: Node) -> None:
         self.taken.add(node.outputs[0])
 
-    def _allowed(self, node: Node) -> bool:
-        return self.enabled.get(node.name, True)
-
     def _single_use(self, name: str) -> Node | None:
         users = self.users.get(name, [])
-        if name in self.outputs or len(users) != 1 or users[0].inputs.count(name) != 1 and users[0].op not in ("Mul",):
+        if name in self.outputs or len(users) != 1 or (users[0].inputs.count(name) != 1 and users[0].op != "Mul"):
             return None
         return users[0]
 
@@ -77,7 +74,7 @@ class _Fusion:
             return
         while len(group) < MAX_NODES:
             user = self._single_use(group[-1].outputs[0])
-            if user is None or self._has(user) or not self._allowed(user) or not self._allowed(group[0]):
+            if user is None or self._has(user) or not self.allowed(user) or not self.allowed(group[0]):
                 return
             if definition_of(user).kind != "pointwise" or self._shape(user.outputs[0]) != shape or len(user.outputs) != 1:
                 return
@@ -94,7 +91,7 @@ class _Fusion:
         while pending and len(found) + len(group) < MAX_NODES:
             name = pending.pop()
             producer = self.producers.get(name)
-            if producer is None or self._has(producer) or not self._allowed(producer) or not self._allowed(anchor):
+            if producer is None or self._has(producer) or not self.allowed(producer) or not self.allowed(anchor):
                 continue
             if definition_of(producer).kind not in ("pointwise", "injective") or name in self.outputs:
                 continue
@@ -102,7 +99,8 @@ class _Fusion:
                 continue
             if len(producer.outputs) != 1 or any(id(user) not in inside for user in self.users.get(name, [])):
                 continue
-            if len(self.users[name]) > 1 or self.users[name][0].inputs.count(name) > 1 and definition_of(anchor).kind != "pointwise":
+            once = len(self.users[name]) == 1 and self.users[name][0].inputs.count(name) == 1
+            if not once and (len(self.users[name]) > 1 or definition_of(anchor).kind != "pointwise"):
                 continue
             found.append(producer)
             inside.add(id(producer))

@@ -3,57 +3,92 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
+from typing import TYPE_CHECKING
 
 import llvmlite
 
 from ..codegen.source import KernelSource
 from ..codegen.target import Target
+from ..ir.errors import LoopnestError, VerificationError
 from ..runtime.cache import CacheKey, KernelCache, source_fingerprint
 from ..runtime.linker import Linked, link
 from . import progress
 
+if TYPE_CHECKING:
+    from ..codegen.kernel import CompiledKernel
+
+
+@dataclass(frozen=True)
+class KernelRequest:
+    """A kernel that a plan calls; ``nodes`` are the ONNX nodes of one of its calls, for messages."""
+
+    key: CacheKey
+    source: KernelSource
+    nodes: str = ""
+
 
 @dataclass
 class Kernels:
-    """Machine code in this process, linked once per key and kept. Safe from many threads."""
+    """Machine code in this process, linked once per key and kept. Safe from many threads: one compiles, those that need nothing
+    new do not wait."""
 
     cache: KernelCache | None
-    addresses: dict[str, int] = field(default_factory=dict)
-    linked: list[Linked] = field(default_factory=list)
-    lock: threading.Lock = field(default_factory=threading.Lock)
+    target: Target
     compiled: int = 0
+    """Kernels compiled here, not found in the cache."""
+    _addresses: dict[str, int] = field(default_factory=dict)
+    _linked: list[Linked] = field(default_factory=list)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def addresses_of(self, sources: dict[str, tuple[CacheKey, KernelSource]], target: Target) -> dict[str, int]:
-        """The address of each kernel, by digest; those in neither memory nor cache are compiled."""
-        with self.lock:
-            missing = {digest: item for digest, item in sources.items() if digest not in self.addresses}
-            objects: dict[str, tuple[bytes, str]] = {}
-            for done, (digest, (key, source)) in enumerate(missing.items()):
-                progress.report("kernels", done, len(missing))
-                objects[digest] = self._object(key, source, target)
-            if objects:
-                linked = link(objects)
-                self.linked.append(linked)
-                self.addresses.update((digest, linked.address(digest)) for digest in objects)
-            return {digest: self.addresses[digest] for digest in sources}
+    def addresses_of(self, requests: Mapping[str, KernelRequest]) -> dict[str, int]:
+        """The address of each kernel, by digest; those in neither memory nor cache are compiled.
 
-    def _object(self, key: CacheKey, source: KernelSource, target: Target) -> tuple[bytes, str]:
-        entry = self.cache.get(key) if self.cache else None
-        if entry is not None:
-            return entry.object_code, entry.symbol
+        Raises ``VerificationError`` naming the nodes of a kernel that cannot be compiled.
+        """
+        if not requests.keys() <= self._addresses.keys():
+            with self._lock:
+                self._bring({digest: item for digest, item in requests.items() if digest not in self._addresses})
+        return {digest: self._addresses[digest] for digest in requests}
+
+    def compile(self, request: KernelRequest) -> CompiledKernel:
+        """Compiles a kernel, whether or not it is in the cache, and puts it there."""
         from ..codegen.kernel import compile_kernel
 
-        kernel = compile_kernel(source, target)
+        try:
+            kernel = compile_kernel(request.source, self.target)
+        except LoopnestError:
+            raise
+        except Exception as error:  # whatever Numba or LLVM raise
+            raise VerificationError(
+                f"the kernel {request.source.nest.name} of {request.nodes or 'a node'} cannot be compiled: {type(error).__name__}: {error}"
+            ) from error
         self.compiled += 1
         if self.cache:
-            self.cache.put(key, kernel.object, kernel.symbol)
-        return kernel.object, kernel.symbol
+            self.cache.put(request.key, kernel.object, kernel.symbol)
+        return kernel
+
+    def _bring(self, missing: Mapping[str, KernelRequest]) -> None:
+        objects: dict[str, tuple[bytes, str]] = {}
+        for done, (digest, request) in enumerate(missing.items()):
+            progress.report("kernels", done, len(missing))
+            entry = self.cache.get(request.key) if self.cache else None
+            if entry is not None:
+                objects[digest] = entry.object_code, entry.symbol
+            else:
+                kernel = self.compile(request)
+                objects[digest] = kernel.object, kernel.symbol
+        if objects:
+            linked = link(objects)
+            self._linked.append(linked)
+            self._addresses.update((digest, linked.address(digest)) for digest in objects)
+        progress.report("kernels", len(missing), len(missing))
 
 
 def kernel_key(source: KernelSource, target: Target) -> CacheKey:
-    """What a kernel's machine code depends on."""
+    """What a kernel's machine code depends on. Options of a configuration act through the source and the target."""
     return CacheKey(
         (
             ("codegen", source_fingerprint()),

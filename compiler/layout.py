@@ -2,9 +2,9 @@
 
     x (NCHW) -> Conv -> Relu -> Conv -> Softmax        =>        x -> Conv -> [NCHW8c] Relu -> Conv -> [to NCHW] -> Softmax
 
-A convolution makes its output in blocks of the target's lanes, so that a vector holds channels of one pixel; whatever reads elements by their
-logical index (pointwise groups, pooling) keeps the layout it is given. A value that padding convolutions read gets a halo of zeros, which
-its producer writes, so that their loops have no borders. Everything else gets a converted copy.
+A convolution makes its output in blocks of the target's lanes, so that a vector holds channels of one pixel; whatever reads elements by
+their logical index (pointwise groups, pooling) keeps the layout it is given. A value that padding convolutions read gets a halo of zeros,
+which its producer writes, so that their loops have no borders. Everything else gets a converted copy.
 """
 
 from __future__ import annotations
@@ -23,9 +23,7 @@ from .ops.infer import InferContext
 from .ops.registry import lookup
 from .tensor import PLAIN, Layout, Tensor
 
-POOLING = frozenset(
-    {"MaxPool", "AveragePool", "LpPool", "GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool"}
-)
+POOLING = frozenset({"MaxPool", "AveragePool", "LpPool", "GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool"})
 """Reductions that read and write by logical index, channel by channel."""
 CHANNEL_MOVES = frozenset({"Concat", "Split"})
 """Operators that move whole channels: with whole blocks, they work on blocks as on anything else."""
@@ -40,7 +38,12 @@ class LaidOut:
 
 
 def assign_layouts(
-    graph: Graph, groups: Iterable[Group], tensors: dict[str, Tensor], constants: dict[str, np.ndarray], block: int, config: Config
+    graph: Graph,
+    groups: Iterable[Group],
+    tensors: dict[str, Tensor],
+    constants: dict[str, np.ndarray],
+    block: int,
+    config: Config,
 ) -> LaidOut:
     """Chooses the layout of every value in ``tensors`` (changed in place) and inserts conversions."""
     return _Layouts(graph, list(groups), tensors, constants, block, config).run()
@@ -117,7 +120,7 @@ class _Layouts:
         return True
 
     def conv_blocks(self, node: Node) -> bool:
-        x, w = (self.tensors[name] for name in node.inputs[:2])
+        w = self.tensors[node.inputs[1]]
         groups = int(node.attrs.get("group", 1))  # type: ignore[arg-type]
         if node.inputs[1] not in self.constants:
             return False
@@ -238,7 +241,8 @@ class _Layouts:
         if name in self.constants:
             self.constants[title] = to_layout(self.constants[name], self.tensors[title])
             return title
-        same_memory = not layout.halo and not tensor.layout.halo and all(e == 1 for e in tensor.shape[2:]) and tensor.shape[1] % self.block == 0
+        points = all(e == 1 for e in tensor.shape[2:]) and tensor.shape[1] % self.block == 0
+        same_memory = points and not layout.halo and not tensor.layout.halo
         node = Node("Reshape" if same_memory else "Identity", (name,), (title,), name=f"{name} to {layout}")
         self.result.append(Group((node,), node, (name,), (title,)))
         return title
@@ -247,7 +251,7 @@ class _Layouts:
 
     def view(self, group: Group) -> dict[str, Tensor]:
         """Tensors seen in another shape of the same memory, where that makes the loops longer or the layout plain."""
-        names = [n for n in (*group.inputs, *group.outputs)]
+        names = (*group.inputs, *group.outputs)
         if group.anchor.op in CHANNEL_MOVES and self.tensors[group.outputs[0]].layout.block:
             return {
                 n: Tensor(n, self.tensors[n].dtype, self.tensors[n].physical) for n in names if self.tensors[n].layout.block
@@ -263,7 +267,12 @@ class _Layouts:
         """Whether a convolution is a matrix product over all pixels: 1x1, stride 1, no halo anywhere."""
         node = group.anchor
         x, w, y = (self.tensors[n] for n in (*node.inputs[:2], node.outputs[0]))
-        if any(k != 1 for k in w.shape[2:]) or x.shape[2:] != y.shape[2:] or len(y.shape) < 4 or x.layout.block != y.layout.block:
+        if (
+            any(k != 1 for k in w.shape[2:])
+            or x.shape[2:] != y.shape[2:]
+            or len(y.shape) < 4
+            or x.layout.block != y.layout.block
+        ):
             return False
         names = [n for n in (*group.inputs, *group.outputs) if n not in node.inputs[1:]]
         for tensor in (self.tensors[n] for n in names):

@@ -16,7 +16,8 @@ def pack(array: np.ndarray, index: Sequence[ir.Expr], order: Sequence[ir.Var]) -
     ``index`` has one expression per axis of ``array``, over the variables ``order``, whose extents shape the result.
     """
     extents = [ir.hint(v.extent) for v in order if v.extent is not None]
-    grids = {v: np.arange(e).reshape([-1 if i == j else 1 for j in range(len(order))]) for i, (v, e) in enumerate(zip(order, extents, strict=True))}
+    axes = np.ogrid[tuple(map(slice, extents))]
+    grids = dict(zip(order, axes, strict=True))
     positions = [np.asarray(evaluate(e, grids)) for e in index]
     valid: np.ndarray | bool = True
     flat: np.ndarray | int = 0
@@ -53,9 +54,7 @@ class PackedConstants:
 
     arrays: dict[tuple[int, str], tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
 
-    def get(
-        self, name: str, array: np.ndarray, index: Sequence[ir.Expr], order: Sequence[ir.Var]
-    ) -> tuple[np.ndarray, str]:
+    def get(self, name: str, array: np.ndarray, index: Sequence[ir.Expr], order: Sequence[ir.Var]) -> tuple[np.ndarray, str]:
         """``pack(array, index, order)`` and a text that tells this packing of ``array`` from others."""
         extents = "x".join(str(ir.hint(v.extent)) for v in order if v.extent is not None)
         numbers = {v: f"v{i}" for i, v in enumerate(order)}

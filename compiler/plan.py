@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import ChainMap
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass, field
 from math import prod
 
@@ -11,8 +11,9 @@ import numpy as np
 
 from ..codegen.source import KernelSource, print_kernel
 from ..codegen.target import Target
-from ..ir import dtypes
+from ..ir import dtypes, loop_verify
 from ..ir.canonical import Canonical, canonicalize
+from ..ir.errors import LoopnestError, VerificationError
 from ..ir.graph import Graph, Node, TensorType
 from ..runtime.cache import CacheKey
 from ..runtime.memory import Lifetime, plan_arena
@@ -20,7 +21,7 @@ from ..runtime.program import ALIGNMENT, BufferSpec, Program, Step, TensorSpec
 from .config import Config
 from .fusion import definition_of, fuse
 from .group import Group
-from .kernels import kernel_key
+from .kernels import KernelRequest, kernel_key
 from .layout import assign_layouts
 from .lowering import Lowered, Lowering
 from .packing import PackedConstants
@@ -50,7 +51,7 @@ class Plan:
 
     program: Program
     steps: tuple[PlannedStep, ...]
-    kernels: dict[str, tuple[CacheKey, KernelSource]]
+    kernels: dict[str, KernelRequest]
     constants: tuple[np.ndarray, ...]
     groups: tuple[Group, ...]
 
@@ -78,9 +79,9 @@ class _Planner:
                 self.tensors[name] = Tensor(name, kind.dtype, kind.static_shape)
         for name, array in self.constants.items():
             self.tensors[name] = Tensor(name, dtypes.from_numpy(array.dtype), array.shape)
-        laid_out = assign_layouts(
-            self.graph, fuse(self.graph), self.tensors, self.constants, self.target.block, self.config
-        )
+        apart = {id(node) for node in self.graph.nodes if not self.config.for_node(node.op, node.name).fuse}
+        groups = fuse(self.graph, allowed=lambda node: id(node) not in apart)
+        laid_out = assign_layouts(self.graph, groups, self.tensors, self.constants, self.target.block, self.config)
         groups = list(laid_out.groups)
         for group in groups:
             if definition_of(group.anchor).kind == "view":
@@ -148,18 +149,33 @@ class _Planner:
         return name
 
     def step(self, group: Group, view: dict[str, Tensor], inplace: tuple[str, str] | None) -> PlannedStep:
-        options = self.config.for_node(group.anchor.op, group.anchor.name)
         tensors = ChainMap(view, self.tensors)
-        lowered = Lowering(group, tensors, self.constants, self.target, options, self.packs, inplace).lower()
+        try:
+            lowered = self.lower(group, tensors, inplace)
+        except LoopnestError:
+            raise
+        except Exception as error:  # a defect: say where
+            raise VerificationError(
+                f"{group.title} of {group.node_names} cannot be lowered: {type(error).__name__}: {error}"
+            ) from error
         canonical = canonicalize(lowered.nest)
         source = print_kernel(canonical)
         moved = sum(tensors[n].nbytes for n in lowered.arguments if isinstance(n, str))
         return PlannedStep(group, lowered, canonical, source, kernel_key(source, self.target), self.flops(group), moved)
 
+    def lower(self, group: Group, tensors: MutableMapping[str, Tensor], inplace: tuple[str, str] | None) -> Lowered:
+        options = self.config.for_node(group.anchor.op, group.anchor.name)
+        lowered = Lowering(group, tensors, self.constants, self.target, options, self.packs, inplace).lower()
+        if self.config.verifies:
+            loop_verify.verify(lowered.nest)
+        return lowered
+
     def flops(self, group: Group) -> int:
-        """Two per multiply-add of the anchor, one per element of each other node."""
+        """Two per multiply-add of a sum of products, one per element of each other node that computes."""
         total = 0
         for node in group.nodes:
+            if definition_of(node).kind == "injective" or node.op == "Identity":
+                continue
             elements = prod(self.tensors[node.outputs[0]].shape) if node.outputs[0] in self.tensors else 0
             total += elements * (2 * self.depth(node) if node.op in _CONTRACTIONS else 1)
         return total
@@ -187,7 +203,7 @@ class _Planner:
             layout.scratch,
             tuple(array.nbytes for array in layout.blobs),
         )
-        kernels = {step.key.digest: (step.key, step.source) for step in steps}
+        kernels = {step.key.digest: KernelRequest(step.key, step.source, step.group.node_names) for step in steps}
         return Plan(program, tuple(steps), kernels, tuple(layout.blobs), tuple(groups))
 
     def spec(self, name: str) -> TensorSpec:
@@ -291,7 +307,6 @@ def stages_of(plan: Plan) -> Mapping[str, str]:
     return {
         "groups": "\n".join(map(str, plan.groups)),
         "nests": "\n\n".join(map(_nest_text, plan.steps)),
-        "kernels": "\n\n".join(f"# {digest[:12]}\n{source.text}" for digest, (_, source) in plan.kernels.items()),
+        "kernels": "\n\n".join(f"# {digest[:12]}\n{request.source.text}" for digest, request in plan.kernels.items()),
         "program": plan.program.as_text(),
     }
-

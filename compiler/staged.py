@@ -22,7 +22,6 @@ from ..runtime.profile import Profile
 from . import host
 from .engine import Engine
 from .host import HostStep, Value
-from .plan import make_plan
 from .specialize import specialize, value_inputs
 
 MAX_STAGES = 256
@@ -90,7 +89,7 @@ class Stage:
         if outputs:
             arguments = tuple(n for n in planned.inputs if n not in planned.constants and _is_numeric(planned, n))
             part = Graph(planned.name, arguments, outputs, planned.nodes, planned.constants, planned.types)
-            plan = make_plan(engine.optimize(part), engine.target, engine.config, engine.packs)
+            plan = engine.plan(part)
             native = engine.executable(plan)
             text = plan.program.as_table()
         steps = tuple(_host_step(node, planned, engine) for node in ready)

@@ -9,6 +9,7 @@ from typing import Protocol, TypeAlias
 
 import numpy as np
 
+from ..ir import dtypes
 from ..ir.errors import InputError
 from .inputs import InputBinder, Value
 from .profile import Profile
@@ -78,8 +79,12 @@ class CompiledModel:
         return [results[index] for index in indices]
 
     def profile(self, /, *args: object, repeat: int = 20, **named: object) -> Profile:
-        """Median times of ``repeat`` runs, step by step; inputs as in a call (one called ``repeat`` by position)."""
-        arrays = self._bind(args, named)
+        """Median times of ``repeat`` runs, step by step; inputs as in a call (one called ``repeat`` by position).
+
+        Without inputs: the plan used last, on arrays of its shapes (floats in [0, 1), zeros of everything else). ``InputError`` when
+        there is no plan yet, or it takes sequences, optionals or strings.
+        """
+        arrays = self._bind(args, named) if args or named or not self.inputs else self._stand_ins()
         return self._runner(arrays).profile(arrays, repeat)
 
     def prepare(self, /, *args: object, **named: object) -> Runner:
@@ -103,6 +108,24 @@ class CompiledModel:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name}: {len(self.inputs)} inputs, {len(self.outputs)} outputs>"
+
+    def _stand_ins(self) -> list[Value]:
+        """Arrays like the inputs of the plan used last."""
+        with self._lock:
+            key = next((key for key, runner in self._runners.items() if runner is self._latest), None)
+        if key is None:
+            raise InputError("there is no plan yet to profile: give inputs")
+        random = np.random.default_rng(0)
+        arrays: list[Value] = []
+        for spec, shape in zip(self.inputs, key, strict=False):
+            if not isinstance(shape, tuple) or not dtypes.by_name(spec.dtype).is_numeric:
+                raise InputError(f"profiling needs inputs: {spec} is no numeric tensor")
+            floats = dtypes.by_name(spec.dtype).is_float
+            arrays.append((random.random(shape, np.float32) if floats else np.zeros(shape)).astype(spec.numpy))
+        for index, data in zip(self._value_inputs, key[len(self.inputs) :], strict=True):
+            assert isinstance(data, bytes)
+            arrays[index] = np.frombuffer(data, arrays[index].dtype).reshape(arrays[index].shape)
+        return arrays
 
     def _runner(self, arrays: list[Value]) -> Runner:
         key: _Key = tuple([array.shape if type(array) is np.ndarray else type(array) for array in arrays])

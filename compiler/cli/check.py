@@ -15,8 +15,7 @@ from .options import model_argument
 def command(model: Path) -> None:
     """Report the operators of MODEL. Ends with status 1 if there are unsupported ones."""
     from ..check import check
-    from ..ops.registry import is_supported
 
-    report = check(model, supported=is_supported)
+    report = check(model)
     click.echo(report.as_text(), nl=False)
     sys.exit(0 if report.ok else 1)

@@ -8,10 +8,10 @@ from .dead_code import remove_dead_code
 from .pipeline import Pass, rules_pass, run_passes
 from .rewrite import Refusal, Rewrite, Rule, rule
 
-__all__ = ["PASSES", "Pass", "Refusal", "Rewrite", "Rule", "rule", "rules_pass", "run_passes"]
+__all__ = ["PASSES", "Pass", "Refusal", "Rewrite", "Rule", "passes_of", "rule", "rules_pass", "run_passes"]
 
 PASSES: tuple[Pass, ...] = (
-    Pass("remove_dead_code", remove_dead_code),
+    Pass("remove_dead_code", remove_dead_code, level=1),
     rules_pass(
         "remove_identities",
         identities.identity,
@@ -27,24 +27,47 @@ PASSES: tuple[Pass, ...] = (
         identities.reduction_over_one,
         identities.get_element,
         identities.double_negation,
+        level=1,
     ),
-    rules_pass("fold_constants", constants.fold_shape, constants.fold_size, constants.fold_extent, constants.fold_constants),
-    rules_pass("inline_decided_ifs", control_flow.decided_if),
-    Pass("merge_equal", merge_equal),
-    rules_pass("merge_reshapes", reshapes.transpose_of_transpose, reshapes.reshape_of_reshape, reshapes.softmax_over_flat),
-    rules_pass("recognize_layer_norm", layer_norm.layer_norm, layer_norm.layer_norm_bias),
+    rules_pass(
+        "fold_constants",
+        constants.fold_shape,
+        constants.fold_size,
+        constants.fold_extent,
+        constants.fold_constants,
+        level=1,
+    ),
+    rules_pass("inline_decided_ifs", control_flow.decided_if, level=1),
+    Pass("merge_equal", merge_equal, level=1),
+    rules_pass(
+        "merge_reshapes",
+        reshapes.transpose_of_transpose,
+        reshapes.reshape_of_reshape,
+        reshapes.softmax_over_flat,
+        level=1,
+    ),
+    rules_pass("recognize_layer_norm", layer_norm.layer_norm, layer_norm.layer_norm_bias, level=2),
     rules_pass(
         "recognize_activations",
         activations.gelu,
         activations.swish,
         activations.hard_swish,
         activations.hard_sigmoid,
+        level=2,
     ),
-    rules_pass("fold_into_batch_norm", affine.affine_into_batch_norm),
-    rules_pass("fold_batch_norm", affine.batch_norm_into_linear),
-    rules_pass("fold_scale_and_shift", affine.scale_into_linear, affine.shift_into_linear),
-    rules_pass("lower_batch_norm", affine.batch_norm_alone),
+    rules_pass("fold_into_batch_norm", affine.affine_into_batch_norm, level=2),
+    rules_pass("fold_batch_norm", affine.batch_norm_into_linear, level=2),
+    rules_pass("fold_scale_and_shift", affine.scale_into_linear, affine.shift_into_linear, level=2),
+    rules_pass("lower_batch_norm", affine.batch_norm_alone, level=2),
     rules_pass("lower_recurrent", recurrent.project_inputs),
-    rules_pass("simplify_arithmetic", activations.divide_by_constant, activations.small_power),
+    rules_pass("simplify_arithmetic", activations.divide_by_constant, activations.small_power, level=2),
 )
-"""What every model goes through: once on symbolic shapes, and again for each plan, when all shapes are numbers."""
+"""What every model goes through: once on symbolic shapes, and again for each plan, when all shapes are numbers.
+
+Level 0: what operators need to have a kernel; 1: clean-up; 2: folding and recognized patterns.
+"""
+
+
+def passes_of(level: int) -> tuple[Pass, ...]:
+    """The passes that run at optimization level ``level``."""
+    return tuple(item for item in PASSES if item.level <= level)

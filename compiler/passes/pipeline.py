@@ -20,15 +20,16 @@ _MAX_ROUNDS = 8
 
 @dataclass(frozen=True)
 class Pass:
-    """A named change of one graph; ``run_passes`` takes it into subgraphs."""
+    """A named change of one graph; ``run_passes`` takes it into subgraphs. It runs from optimization level ``level`` on."""
 
     name: str
     change: Change
+    level: int = 0
 
 
-def rules_pass(name: str, *rules: Rule) -> Pass:
+def rules_pass(name: str, *rules: Rule, level: int = 0) -> Pass:
     """A pass that sweeps over the nodes once and applies ``rules``."""
-    return Pass(name, lambda graph, root: sweep(graph, rules, root))
+    return Pass(name, lambda graph, root: sweep(graph, rules, root), level)
 
 
 def run_passes(graph: Graph, passes: Iterable[Pass], *, dump: Dump | None = None, check: bool = False) -> Graph:

@@ -1,0 +1,358 @@
+"""The public entry points: shapes, targets, threads, configuration options and what each of them does."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx.helper import make_node
+
+import loopnest
+from loopnest.compiler import kernels
+from loopnest.compiler.config import Config, NodeOptions, Tile
+from loopnest.runtime.cache import open_cache
+from loopnest.runtime.program import Program
+from tests.graphs import make_model, reference, tensor, values
+
+X = values(1, 16, 9, 9)
+
+
+@pytest.fixture(autouse=True)
+def no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("LOOPNEST_DUMP", "LOOPNEST_VERIFY"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def network() -> onnx.ModelProto:
+    """conv -> batch norm -> relu -> conv -> add -> relu on [1, 16, 9, 9]."""
+    constants = {
+        "w": values(16, 16, 3, 3, seed=1) / 12,
+        "v": values(16, 16, 1, 1, seed=2) / 4,
+        **{name: values(16, seed=i) for i, name in enumerate(("scale", "shift", "mean"))},
+        "variance": np.abs(values(16, seed=9)),
+    }
+    nodes = [
+        make_node("Conv", ["x", "w"], ["a"], name="first", pads=[1, 1, 1, 1]),
+        make_node("BatchNormalization", ["a", "scale", "shift", "mean", "variance"], ["b"], name="norm"),
+        make_node("Relu", ["b"], ["c"], name="relu"),
+        make_node("Identity", ["c"], ["d"], name="nothing"),
+        make_node("Conv", ["d", "v"], ["e"], name="second"),
+        make_node("Add", ["e", "x"], ["f"], name="residual"),
+        make_node("Relu", ["f"], ["y"], name="last"),
+    ]
+    return make_model(nodes, {"x": X.shape}, ["y"], constants)
+
+
+def doubled(*shape: int | str, also: dict[str, tuple[int | str, ...]] | None = None) -> onnx.ModelProto:
+    """``y = x + x``, and for each name in ``also`` an output ``name_out`` equal to that input."""
+    inputs = {"x": shape, **(also or {})}
+    nodes = [
+        make_node("Add", ["x", "x"], ["y"], name="add"),
+        *(make_node("Neg", [name], [f"{name}_out"]) for name in also or {}),
+    ]
+    return make_model(nodes, inputs, ["y", *(f"{name}_out" for name in also or {})])
+
+
+def program(model: loopnest.CompiledModel) -> Program:
+    (plan,) = model.plans
+    return plan.native.program  # type: ignore[attr-defined]
+
+
+def titles(item: Program) -> list[str]:
+    """The fused groups, without the conversions of layouts."""
+    return [step.op for step in item.steps if " to " not in step.name]
+
+
+# --- options --------------------------------------------------------------------------------------------------------------------------
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "tile": {"tile": {"m": 3}},
+    "tile.m": {"tile": {"m": 2}},
+    "tile.n": {"tile": {"n": 8}},
+    "layout": {"layout": "plain"},
+    "fuse": {"fuse": False},
+    "opt_level": {"opt_level": 2},
+    "vector_bits": {"vector_bits": 128},
+    "threads": {"threads": 2},
+    "cache": {"cache": False},
+    "cache_dir": {"cache_dir": "CACHE"},
+    "dump": {"dump": "DUMP"},
+    "verify": {"verify": True},
+}
+
+
+def test_every_option_is_proved_below() -> None:
+    names = {spec.name for spec in fields(Config) if spec.metadata} | {f"tile.{spec.name}" for spec in fields(Tile)}
+    assert names == set(OPTIONS)
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_an_option_changes_what_it_declares(name: str, tmp_path: Path) -> None:
+    """The result stays; kernels and program change, the program alone, or neither."""
+    given = {key: str(tmp_path / value) if value in ("CACHE", "DUMP") else value for key, value in OPTIONS[name].items()}
+    record, _, field = name.rpartition(".")
+    effect = next(spec.metadata["effect"] for spec in fields(Tile if record else Config) if spec.name == field)
+    default, changed = loopnest.compile(network(), threads=1), loopnest.compile(network(), config=given, threads=1)
+    np.testing.assert_allclose(changed(X), default(X), rtol=1e-4, atol=1e-4)
+    before, after = program(default), program(changed)
+    if effect == "none":
+        assert after == before
+    else:
+        assert after != before
+    if effect == "kernel":
+        assert titles(after) == titles(before)
+        assert set(after.kernels) != set(before.kernels)
+
+
+def test_opt_levels() -> None:
+    programs = [program(loopnest.compile(network(), config={"opt_level": level})) for level in range(4)]
+    assert titles(programs[0]) == ["Conv", "BatchNormalization", "Relu", "Identity", "Conv", "Add", "Relu"]
+    assert titles(programs[1]) == ["Conv", "BatchNormalization", "Relu", "Conv", "Add", "Relu"]
+    assert titles(programs[2]) == ["Conv", "Relu", "Conv", "Add", "Relu"]
+    assert titles(programs[3]) == ["Conv+Relu", "Conv+Add+Relu"]
+    blocked = [any(step.layout.startswith("NCHW") for step in item.steps) for item in programs]
+    assert blocked == [False, False, False, True]
+
+
+@pytest.mark.parametrize("level", range(4))
+def test_opt_levels_compute_the_same(level: int) -> None:
+    lstm = {"w": values(1, 12, 4), "r": values(1, 12, 3, seed=1)}
+    node = make_node("LSTM", ["x", "w", "r"], ["", "h"], hidden_size=3)
+    recurrent = make_model([node], {"x": (5, 2, 4)}, ["h"], lstm)
+    for model, x in ((network(), X), (recurrent, values(5, 2, 4))):
+        f = loopnest.compile(model, config={"opt_level": level, "verify": True})
+        np.testing.assert_allclose(f(x), reference(model, {"x": x})[0], rtol=1e-4, atol=1e-4)
+
+
+def test_options_of_one_node_and_of_an_operator_type() -> None:
+    first = program(loopnest.compile(network(), config={"node": {"first": {"fuse": False}}}))
+    assert titles(first) == ["Conv", "Relu", "Conv+Add+Relu"]
+    adds = program(loopnest.compile(network(), config={"op": {"Add": {"fuse": False}}}))
+    assert titles(adds) == ["Conv+Relu", "Conv", "Add", "Relu"]
+    both = {"Conv": {"fuse": True}, "Relu": {"fuse": True}}
+    anyway = program(loopnest.compile(network(), config={"opt_level": 2, "op": both}))
+    assert titles(anyway) == ["Conv+Relu", "Conv", "Add", "Relu"]
+    assert {spec.name for spec in fields(NodeOptions)} == {"tile", "layout", "fuse"}
+    default = program(loopnest.compile(network()))
+    tiled = program(loopnest.compile(network(), config={"node": {"second": {"tile": {"m": 2}}}}))
+    assert [a.op for a, b in zip(default.steps, tiled.steps, strict=True) if a.kernel != b.kernel] == ["Conv+Add+Relu"]
+
+
+def test_threads() -> None:
+    large = doubled(1 << 18)
+    x = np.zeros(1 << 18, np.float32)
+    assert loopnest.compile(large, config={"threads": 2}).profile(x, repeat=1).workers == 2
+    assert loopnest.compile(large, config={"threads": 2}, threads=1).profile(x, repeat=1).workers == 1
+    with pytest.raises(loopnest.ConfigError, match="threads = 0: expected an integer from 1"):
+        loopnest.compile(large, threads=0)
+
+
+def test_cache_and_its_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = doubled(3)
+    loopnest.compile(model, config={"cache_dir": str(tmp_path / "a")})
+    assert len(list((tmp_path / "a" / "kernels").iterdir())) == 1
+    monkeypatch.setenv("LOOPNEST_CACHE_DIR", str(tmp_path / "b"))
+    open_cache.cache_clear()
+    loopnest.compile(model, config={"cache": False})
+    assert not (tmp_path / "b").exists()
+    loopnest.compile(model)
+    assert len(list((tmp_path / "b" / "kernels").iterdir())) == 1
+    open_cache.cache_clear()
+
+
+def test_overrides_may_name_what_passes_and_functions_hide() -> None:
+    then = onnx.helper.make_graph([make_node("Neg", ["x"], ["t"], name="inside")], "then", [], [tensor("t", (3,))])
+    other = onnx.helper.make_graph([make_node("Abs", ["x"], ["o"])], "else", [], [tensor("o", (3,))])
+    nodes = [
+        make_node("If", ["c"], ["i"], name="choice", then_branch=then, else_branch=other),
+        make_node("Identity", ["i"], ["j"], name="gone"),
+        make_node("Twice", ["j"], ["y"], name="call", domain="local"),
+    ]
+    function = onnx.helper.make_function(
+        "local", "Twice", ["a"], ["b"], [make_node("Add", ["a", "a"], ["b"], name="body")], [onnx.helper.make_opsetid("", 17)]
+    )
+    inputs = {"x": (3,), "c": tensor("c", (), onnx.TensorProto.BOOL)}
+    model = make_model(nodes, inputs, ["y"], domains={"local": 1}, functions=[function])
+    for name in ("inside", "choice", "gone", "call", "body"):
+        loopnest.compile(model, config={"node": {name: {"fuse": False}}})
+    with pytest.raises(loopnest.ConfigError, match=r'unknown node node\."insight"; did you mean node\."inside"'):
+        loopnest.compile(model, config={"node": {"insight": {"fuse": False}}})
+    loopnest.compile(model, config={"op": {"Conv": {"layout": "plain"}}})
+    with pytest.raises(loopnest.ConfigError, match=r'unknown op op\."Conf"; did you mean op\."Conv"'):
+        loopnest.compile(model, config={"op": {"Conf": {"layout": "plain"}}})
+
+
+# --- shapes ---------------------------------------------------------------------------------------------------------------------------
+
+
+def test_fixed_shapes_are_planned_early_and_checked_at_the_call() -> None:
+    f = loopnest.compile(doubled("batch", 3), shapes={"x": (2, 3)})
+    assert (f.inputs[0].shape, f.outputs[0].shape, len(f.plans)) == ((2, 3), (2, 3), 1)
+    np.testing.assert_array_equal(f(np.ones((2, 3), np.float32)), np.full((2, 3), 2, np.float32))
+    assert len(f.plans) == 1
+    with pytest.raises(loopnest.InputError, match="extent 4 in dim 0"):
+        f(np.ones((4, 3), np.float32))
+    assert loopnest.compile(doubled("batch", 3)).plans == ()
+    assert len(loopnest.compile(doubled(2, 3)).plans) == 1
+
+
+def test_a_fixed_dim_is_fixed_wherever_its_name_stands() -> None:
+    model = doubled("batch", 3, also={"z": ("batch", "other")})
+    f = loopnest.compile(model, shapes={"x": np.array([2, 3])})  # type: ignore[dict-item]
+    assert [spec.shape for spec in (*f.inputs, *f.outputs)] == [(2, 3), (2, "other"), (2, 3), (2, "other")]
+    assert f.plans == ()
+    assert len(loopnest.compile(model, shapes={"z": (2, 5)}).plans) == 1
+
+
+@pytest.mark.parametrize(
+    ("shapes", "message"),
+    [
+        ({"y": (1, 3)}, "shapes names 'y'; the inputs are xs: float32[batch, 3], z: float32[batch]"),
+        ({"x": (1, 3)}, "shapes names 'x' (did you mean 'xs'?)"),
+        ({"xs": (3,)}, "shapes['xs'] = (3,) does not fit input 'xs', which is float32[batch, 3]"),
+        ({"xs": (1, 4)}, "shapes['xs'] = (1, 4) does not fit input 'xs'"),
+        ({"xs": (-1, 3)}, "shapes['xs'] = (-1, 3): expected extents"),
+        ({"xs": ("batch", 3)}, "expected extents"),
+        ({"xs": (2, 3), "z": (5,)}, "shapes gives dim 'batch' two extents: 2 and 5 (input 'z')"),
+    ],
+)
+def test_shapes_that_do_not_fit(shapes: dict[str, Any], message: str) -> None:
+    model = make_model(
+        [make_node("Abs", ["xs"], ["y"]), make_node("Abs", ["z"], ["w"])], {"xs": ("batch", 3), "z": ("batch",)}, ["y", "w"]
+    )
+    with pytest.raises(loopnest.InputError, match=re.escape(message)):
+        loopnest.compile(model, shapes=shapes)
+
+
+def test_an_input_whose_value_decides_a_shape_waits_for_it() -> None:
+    inputs = {"x": (2, 6), "shape": tensor("shape", (2,), onnx.TensorProto.INT64)}
+    f = loopnest.compile(make_model([make_node("Reshape", ["x", "shape"], ["y"])], inputs, ["y"]))
+    assert f.plans == ()
+    assert f(values(2, 6), np.array([3, 4])).shape == (3, 4)
+    assert f.profile(repeat=1).steps
+    assert [plan.native.program.outputs[0].shape for plan in f.plans] == [(3, 4)]  # type: ignore[attr-defined]
+
+
+# --- targets, errors, reports -----------------------------------------------------------------------------------------------------------
+
+
+def test_targets() -> None:
+    with pytest.raises(loopnest.TargetError, match=r"unknown target 'cpu-avx3'.*The known ones are cpu, cpu-avx512"):
+        loopnest.compile(doubled(3), "cpu-avx3")
+    with pytest.raises(loopnest.TargetError, match=r"cannot run code for target 'cpu-neon'.*aarch64.*it can run cpu"):
+        loopnest.compile(doubled(3), "cpu-neon")
+    with pytest.raises(loopnest.TargetError, match="vector_bits = 512 is wider"):
+        loopnest.compile(doubled(3), "cpu-sse2", config={"vector_bits": 512})
+    np.testing.assert_array_equal(
+        loopnest.compile(doubled(3), "cpu-generic")(np.ones(3, np.float32)), np.full(3, 2, np.float32)
+    )
+
+
+def test_check() -> None:
+    nodes = [make_node("Relu", ["x"], ["a"]), make_node("NonZero", ["a"], ["n"]), make_node("Loop", ["", "c", "n"], ["y"])]
+    body = onnx.helper.make_graph(
+        [make_node("Identity", ["k"], ["k2"]), make_node("Frobnicate", ["v"], ["v2"], name="frob", domain="com.example")],
+        "body",
+        [
+            tensor("i", (), onnx.TensorProto.INT64),
+            tensor("k", (), onnx.TensorProto.BOOL),
+            tensor("v", None, onnx.TensorProto.INT64),
+        ],
+        [tensor("k2", (), onnx.TensorProto.BOOL), tensor("v2", None, onnx.TensorProto.INT64)],
+    )
+    nodes[2].attribute.append(onnx.helper.make_attribute("body", body))
+    inputs = {"x": (4,), "c": tensor("c", (), onnx.TensorProto.BOOL)}
+    report = loopnest.check(make_model(nodes, inputs, ["y"], domains={"com.example": 1}))
+    assert not report.ok
+    assert [item.op for item in report.unsupported] == ["Frobnicate"]
+    assert {item.op for item in report.supported} == {"Relu", "NonZero", "Loop", "Identity"}
+    assert [item.op for item in report.host] == ["Loop"]
+    assert "host     ai.onnx Loop (1 x)" in str(report)
+    assert "missing  com.example Frobnicate (opset 1, 1 x: 'frob')" in str(report)
+    assert "all 1 operators are supported\n" in str(loopnest.check(doubled(3)))
+
+
+def test_a_kernel_that_cannot_be_compiled_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise IndexError("registers")
+
+    monkeypatch.setattr("loopnest.codegen.kernel.compile_kernel", fail)
+    with pytest.raises(loopnest.LoopnestError, match=r"the kernel Add of add cannot be compiled: IndexError: registers"):
+        loopnest.compile(doubled(3), config={"cache": False})
+
+
+def test_a_group_that_cannot_be_lowered_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise KeyError("axis")
+
+    monkeypatch.setattr("loopnest.compiler.lowering.Lowering.lower", fail)
+    with pytest.raises(loopnest.LoopnestError, match="Add of add cannot be lowered: KeyError: 'axis'"):
+        loopnest.compile(doubled(3))
+
+
+def test_kernels_are_compiled_once(tmp_path: Path) -> None:
+    def compiled(model: loopnest.CompiledModel) -> int:
+        (plan,) = model.plans
+        keep = plan.native._keep  # type: ignore[attr-defined]
+        assert isinstance(keep, kernels.Kernels)
+        return keep.compiled
+
+    config = {"cache_dir": str(tmp_path)}
+    model = loopnest.compile(network(), config=config)
+    assert compiled(model) == len(program(model).kernels)
+    open_cache.cache_clear()  # as a new process would
+    assert compiled(loopnest.compile(network(), config=config)) == 0
+
+
+def test_profile_without_inputs() -> None:
+    f = loopnest.compile(doubled("n"))
+    with pytest.raises(loopnest.InputError, match="no plan yet"):
+        f.profile()
+    f(np.zeros(5, np.float32))
+    assert f.profile(repeat=2).steps[0].bytes == 2 * 4 * 5
+
+
+def test_the_table_shows_groups_and_layouts() -> None:
+    text = str(loopnest.compile(network()))
+    assert re.search(r"Conv\+Add\+Relu +[0-9a-f]{12} +NCHW\d+c .*second \+ residual \+ last", text)
+    assert re.search(r"Identity +[0-9a-f]{12} +plain .*y to plain", text)
+
+
+# --- dump -----------------------------------------------------------------------------------------------------------------------------
+
+
+def test_dump_leaves_stages_and_kernels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loopnest.compile(network())  # so that the kernels are in the cache
+    monkeypatch.setenv("LOOPNEST_DUMP", str(tmp_path / "d"))
+    f = loopnest.compile(network())
+    names = sorted(path.name for path in (tmp_path / "d").iterdir())
+    stages = [name[4:] for name in names if name[0].isdigit()]
+    assert stages[0] == "graph.txt"
+    assert {"fold_batch_norm.txt", "groups.txt", "nests.txt", "kernels.txt", "program.txt"} <= set(stages)
+    assert [int(name[:3]) for name in names if name[0].isdigit()] == list(range(len(stages)))
+    kernels = [name for name in names if not name[0].isdigit()]
+    assert kernels == [f"kernel_{i:02}.{s}" for i in range(len(program(f).kernels)) for s in ("ll", "py", "s")]
+    source, ir, assembly = ((tmp_path / "d" / f"kernel_01.{suffix}").read_text() for suffix in ("py", "ll", "s"))
+    assert source.startswith(f"# {program(f).steps[1].kernel[:12]}: first + relu\n")
+    compile(source, "kernel_01.py", "exec")
+    assert "define " in ir
+    assert "\tret" in assembly
+
+
+def test_a_second_dump_goes_on_where_the_first_ended(tmp_path: Path) -> None:
+    for _ in range(2):
+        loopnest.compile(doubled(3), config={"dump": str(tmp_path)})
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert [name[4:] for name in names if name.endswith("_graph.txt")] == ["graph.txt"] * 2
+    assert "kernel_01.s" in names
+
+
+def test_a_directory_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(loopnest.ConfigError, match="cannot dump to"):
+        loopnest.compile(doubled(3), config={"dump": str(tmp_path / "file")})
