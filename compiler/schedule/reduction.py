@@ -5,7 +5,7 @@ element by element, it is the vector loop (the lanes hold partial results); othe
 the result of its own element:
 
     y[i] = sum_k x[i, k]   ->   for i in parallel: for k in vector: total += x[i, k]
-    y[j] = sum_k x[k, j]   ->   for block in parallel: acc[32] = 0; for k: for j in vector(32): acc[j] += x[k, block * 32 + j]
+    y[j] = sum_k x[k, j]   ->   for block in parallel: for k by 4: for j in vector(256): totals[j] += x[k, j] + ... + x[k + 3, j]
 """
 
 from __future__ import annotations
@@ -23,10 +23,16 @@ from .merging import merge_axes
 if TYPE_CHECKING:
     from ..lowering import Lowering
 
-BLOCK = 32
-"""Elements of the output's last axis that are reduced together: a few registers, so that their latencies overlap."""
+BLOCK = 256
+"""Elements of the output's last axis whose totals stay in the first-level cache: long enough to stream through memory."""
+ROWS = 4
+"""Steps of the reduced axis that are added to the totals at once."""
+REGISTERS = 32
+"""An output's last axis of at most this constant extent (the channels of a block) has its totals in registers."""
 WAYS = 4
-"""Accumulators for each element where the axis fills but a register or two."""
+"""Accumulators for each element there, so that the latencies of their operations overlap."""
+PART = 8192
+"""Elements that are summed up to one subtotal."""
 SHORT = 8
 """A reduced axis with fewer elements does not fill the vectors; the output's last axis is the vector loop then."""
 
@@ -49,7 +55,7 @@ def lower_reduction(lowering: Lowering, op: Op, define: Callable[..., Reduce]) -
     first = reduce.first if reduce.first is not None else neutral(reduce.op, term.dtype)
     body = (ir.Declare(total, first), *nested(axes, step), *finish)
     loops, body = merge_axes(body, [v for v in place if isinstance(v, ir.Var)])
-    _Schedule(b, total, loops, axes, body, keep_last=bool(tensor.layout.block)).emit()
+    _Schedule(b, total, loops, axes, body).emit()
 
 
 @dataclass
@@ -61,12 +67,10 @@ class _Schedule:
     loops: list[ir.Var]
     axes: list[ir.Var]
     body: ir.Body
-    keep_last: bool
 
     def emit(self) -> None:
         if self.along():
-            axis = self.axes[-1]
-            self.inside(self.loops, _with_kind(self.body, axis, "vector"))
+            self.inside(self.loops, self.in_vectors())
             return
         if not self.loops:
             self.inside([], self.body)
@@ -74,21 +78,13 @@ class _Schedule:
         *outer, last = self.loops
         assert last.extent is not None
         size = ir.hint(last.extent)
-        if self.axes and isinstance(last.extent, ir.Const) and size <= BLOCK and self.uniform():
-            self.inside(outer, self.blocked(last, ir.ZERO, size, WAYS))
-            return
-        if self.keep_last or size < 2 * BLOCK or not self.uniform():
+        if self.axes and isinstance(last.extent, ir.Const) and size <= REGISTERS and self.uniform():
+            self.inside(outer, self.in_registers(last, size))
+        elif self.axes and size >= SHORT and ir.hint(_extent(self.axes[-1])) >= ROWS:
+            block = ir.Var("block", extent=(last.extent + (BLOCK - 1)) // BLOCK)
+            self.inside([*outer, block], self.by_rows(last, block * BLOCK))
+        else:
             self.inside(outer, (ir.For(last, last.extent, self.body, "vector"),))
-            return
-        block = ir.Var("block", extent=(last.extent + (BLOCK - 1)) // BLOCK)
-        start = block * BLOCK
-        whole = self.blocked(last, start, BLOCK, 1)
-        if size % BLOCK:
-            lane = ir.Var(last.name, extent=last.extent - start)
-            assert lane.extent is not None
-            rest = ir.For(lane, lane.extent, _substituted(self.body, {last: start + lane}), "vector")
-            whole = (ir.If(start + BLOCK <= last.extent, whole, (rest,)),)
-        self.inside([*outer, block], whole)
 
     def along(self) -> bool:
         """Whether the last reduced axis is the vector loop."""
@@ -103,6 +99,13 @@ class _Schedule:
             return False
         return _walks(self.body, axis) and (ir.hint(axis.extent) >= SHORT or ir.hint(last.extent) < SHORT)
 
+    def in_vectors(self) -> ir.Body:
+        """The last reduced axis as vector loop; the sum of many floats in parts, which errs less."""
+        axis = self.axes[-1]
+        if self.total.dtype.is_float and ir.hint(_extent(axis)) >= 2 * PART:
+            return tuple(s for stmt in self.body for s in _in_parts(stmt, axis))
+        return _with_kind(self.body, axis, "vector")
+
     def uniform(self) -> bool:
         """Whether nothing in the body is wider than the accumulators, which would change the number of lanes."""
         bits = self.total.dtype.itemsize
@@ -114,23 +117,51 @@ class _Schedule:
                     return False
         return True
 
-    def blocked(self, last: ir.Var, start: ir.Expr, size: int, ways: int) -> ir.Body:
-        """``size`` elements of the last axis, each with ``ways`` accumulators in registers, between which the last reduced axis is cut."""
-        acc = _Accumulators(self.total, last, start, size, ways)
+    def by_rows(self, last: ir.Var, start: ir.Expr) -> ir.Body:
+        """Totals of ``BLOCK`` elements of the last axis in memory, to which ``ROWS`` steps of the last reduced axis are added at once."""
+        declare, reduction, *finish = self.body
+        assert isinstance(declare, ir.Declare)
+        totals = self.b.scratch("totals", self.total.dtype, (BLOCK,))
+        count = ir.Var("count")
+
+        def each(body: ir.Body) -> ir.For:
+            lane = ir.Var("lane", extent=count)
+            return ir.For(lane, count, _with_total(body, self.total, totals, (lane,), {last: start + lane}), "vector")
+
+        def inner(stmt: ir.Stmt) -> ir.Body:
+            assert isinstance(stmt, ir.For)
+            if stmt.var is not self.axes[-1]:
+                return (ir.For(stmt.var, stmt.extent, tuple(s for child in stmt.body for s in inner(child)), stmt.kind),)
+            step = stmt.body[0]
+            assert isinstance(step, ir.Assign) and isinstance(step.value, ir.Binary)
+            op, term = step.value.op, step.value.b
+            turn, left = ir.Var(stmt.var.name, extent=stmt.extent // ROWS), ir.Var(stmt.var.name, extent=stmt.extent % ROWS)
+            terms = [ir.substitute(term, {stmt.var: turn * ROWS + row}) for row in range(ROWS)]
+            while len(terms) > 1:
+                terms = [ir.Binary(op, a, b) for a, b in zip(terms[::2], terms[1::2], strict=True)]
+            rest = ir.substitute(step.value, {stmt.var: stmt.extent // ROWS * ROWS + left})
+            whole = each((ir.Assign(self.total, ir.Binary(op, self.total, terms[0])),))
+            return (*nested([turn], (whole,)), *nested([left], (each((ir.Assign(self.total, rest),)),)))
+
+        shared = ir.Let(count, ir.minimum(ir.Const(BLOCK), _extent(last) - start))
+        return (shared, each((ir.Assign(self.total, declare.value),)), *inner(reduction), each(tuple(finish)))
+
+    def in_registers(self, last: ir.Var, size: int) -> ir.Body:
+        """``WAYS`` accumulators in registers for each of the ``size`` elements of the last axis, sharing the last reduced axis."""
+        acc = _Accumulators(self.total, last, size)
         declare, reduction, *finish = self.body
         assert isinstance(declare, ir.Declare) and isinstance(reduction, ir.Assign | ir.For)
         op = _operation(reduction)
 
         def inner(stmt: ir.Stmt) -> ir.Body:
-            if not isinstance(stmt, ir.For):
-                return (acc.each((stmt,)),)
-            if stmt.var is self.axes[-1] and ways > 1:
+            assert isinstance(stmt, ir.For)
+            if stmt.var is self.axes[-1]:
                 return acc.shared(stmt)
             return (ir.For(stmt.var, stmt.extent, tuple(s for child in stmt.body for s in inner(child)), stmt.kind),)
 
         begin = [acc.each((ir.Assign(self.total, declare.value),))]
-        begin += [acc.each((ir.Assign(self.total, neutral(op, self.total.dtype)),), ir.Const(way)) for way in range(1, ways)]
-        joined = [acc.join(op, way) for way in range(1, ways)]
+        begin += [acc.each((ir.Assign(self.total, neutral(op, self.total.dtype)),), ir.Const(way)) for way in range(1, WAYS)]
+        joined = [acc.join(op, way) for way in range(1, WAYS)]
         return (ir.Alloc(acc.buffer), *begin, *inner(reduction), *joined, acc.each(tuple(finish)))
 
     def inside(self, loops: Sequence[ir.Var], body: ir.Body) -> None:
@@ -138,39 +169,45 @@ class _Schedule:
             self.b.emit(stmt)
 
 
-class _Accumulators:
-    """Registers that stand for ``total``: ``ways`` times one for each of ``size`` elements of the axis ``last``, from ``start`` on."""
+def _extent(var: ir.Var) -> ir.Expr:
+    assert var.extent is not None
+    return var.extent
 
-    def __init__(self, total: ir.Var, last: ir.Var, start: ir.Expr, size: int, ways: int) -> None:
-        self.total, self.last, self.start, self.ways, self.width = total, last, start, ways, ir.Const(size)
-        self.buffer = ir.Buffer("acc", total.dtype, (ir.Const(ways), self.width), (self.width, ir.ONE), "register")
+
+class _Accumulators:
+    """Registers that stand for ``total``: ``WAYS`` times one for each of ``size`` elements of the axis ``last``."""
+
+    def __init__(self, total: ir.Var, last: ir.Var, size: int) -> None:
+        self.total, self.last, self.width = total, last, ir.Const(size)
+        self.buffer = ir.Buffer("acc", total.dtype, (ir.Const(WAYS), self.width), (self.width, ir.ONE), "register")
 
     def each(self, body: ir.Body, way: ir.Expr = ir.ZERO) -> ir.For:
         """``body`` for each element."""
         lane = ir.Var("lane", extent=self.width)
-        stored = tuple(
-            ir.Store(self.buffer, (way, lane), s.value) if isinstance(s, ir.Assign) and s.var is self.total else s for s in body
-        )
-        mapping = {self.last: self.start + lane, self.total: self.buffer(way, lane)}
-        return ir.For(lane, self.width, _substituted(stored, mapping), "vector")
+        return ir.For(lane, self.width, _with_total(body, self.total, self.buffer, (way, lane), {self.last: lane}), "vector")
 
     def shared(self, loop: ir.For) -> ir.Body:
-        """A loop of which iteration i belongs to accumulator i % ways; what is left after whole rounds to the first."""
-        rounds, rest = loop.extent // self.ways, loop.extent % self.ways
+        """A loop of which iteration i belongs to accumulator i % WAYS; what is left after whole rounds to the first."""
+        rounds, rest = loop.extent // WAYS, loop.extent % WAYS
         turn, left = ir.Var(loop.var.name, extent=rounds), ir.Var(loop.var.name, extent=rest)
-        way = ir.Var("way", extent=ir.Const(self.ways))
-        whole = self.each(_substituted(loop.body, {loop.var: turn * self.ways + way}), way)
-        last = self.each(_substituted(loop.body, {loop.var: rounds * self.ways + left}))
-        return (
-            ir.For(turn, rounds, (ir.For(way, ir.Const(self.ways), (whole,), "unroll"),)),
-            ir.For(left, rest, (last,)),
-        )
+        way = ir.Var("way", extent=ir.Const(WAYS))
+        whole = self.each(_substituted(loop.body, {loop.var: turn * WAYS + way}), way)
+        last = self.each(_substituted(loop.body, {loop.var: rounds * WAYS + left}))
+        return (*nested([turn], nested([way], (whole,), "unroll")), *nested([left], (last,)))
 
     def join(self, op: str, way: int) -> ir.For:
         """The first accumulators take in the others."""
         lane = ir.Var("lane", extent=self.width)
         both = ir.Binary(op, self.buffer(0, lane), self.buffer(way, lane))
         return ir.For(lane, self.width, (ir.Store(self.buffer, (ir.ZERO, lane), both),), "vector")
+
+
+def _with_total(
+    body: ir.Body, total: ir.Var, memory: ir.Buffer, at: tuple[ir.Expr, ...], mapping: dict[ir.Var, ir.Expr]
+) -> ir.Body:
+    """``body`` with ``total`` in ``memory``, and variables replaced."""
+    stored = tuple(ir.Store(memory, at, s.value) if isinstance(s, ir.Assign) and s.var is total else s for s in body)
+    return _substituted(stored, {**mapping, total: memory(*at)})
 
 
 def _operation(stmt: ir.Stmt) -> str:
@@ -187,6 +224,27 @@ def nested(loops: Sequence[ir.Var], body: ir.Body, kind: ir.LoopKind = "serial")
         assert var.extent is not None
         body = (ir.For(var, var.extent, body, kind),)
     return body
+
+
+def _in_parts(stmt: ir.Stmt, axis: ir.Var) -> ir.Body:
+    """``stmt`` with the loop over ``axis`` in parts of ``PART`` iterations, each a vector loop with a total of its own."""
+    if not isinstance(stmt, ir.For):
+        return (stmt,)
+    if stmt.var is not axis:
+        return (ir.For(stmt.var, stmt.extent, tuple(s for child in stmt.body for s in _in_parts(child, axis)), stmt.kind),)
+    step = stmt.body[0]
+    assert isinstance(step, ir.Assign) and isinstance(step.value, ir.Binary)
+    op, total, subtotal = step.value.op, step.var, ir.Var("subtotal", step.var.dtype)
+    part = ir.Var("part", extent=(stmt.extent + (PART - 1)) // PART)
+    start = part * PART
+    i = ir.Var(axis.name, extent=ir.minimum(ir.Const(PART), stmt.extent - start))
+    term = ir.substitute(step.value.b, {axis: start + i})
+    body = (
+        ir.Declare(subtotal, neutral(op, subtotal.dtype)),
+        *nested([i], (ir.Assign(subtotal, ir.Binary(op, subtotal, term)),), "vector"),
+        ir.Assign(total, ir.Binary(op, total, subtotal)),
+    )
+    return nested([part], body)
 
 
 def _with_kind(body: ir.Body, var: ir.Var, kind: ir.LoopKind) -> ir.Body:
