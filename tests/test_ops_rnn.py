@@ -199,3 +199,13 @@ def test_unknown_activation() -> None:
     given = operands("RNN", 3, 2, 4, 8, 1, 16)
     with pytest.raises(loopnest.ModelError, match="unknown activation 'Tan'; known are Relu"):
         loopnest.compile(recurrent_model("RNN", given, {"activations": ["Tan"]}))(given["x"])
+
+
+def test_without_optimization() -> None:
+    given = operands("GRU", 3, 2, 4, 8, 1, 17)
+    model = recurrent_model("GRU", given, {"linear_before_reset": 1})
+    assert_same(
+        loopnest.compile(model, config={"opt_level": 0}).run(None, {"x": given["x"]}),
+        onnxruntime(model, {"x": given["x"]}),
+        2e-5,
+    )
