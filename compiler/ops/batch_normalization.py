@@ -6,7 +6,7 @@ Constant statistics are folded into weights long before; what arrives here has s
 from __future__ import annotations
 
 from ...ir import loops as ir
-from ...ir.graph import TensorType
+from ...ir.graph import Type
 from .builder import Builder
 from .context import Op
 from .infer import InferContext
@@ -14,7 +14,7 @@ from .lines import lines
 from .registry import nest
 
 
-def _infer(context: InferContext) -> list[TensorType]:
+def _infer(context: InferContext) -> list[Type]:
     shape = context.shape(0)
     channels = shape[1:2] or (1,)
     for i in range(1, 5):

@@ -11,7 +11,7 @@ loops along it are vector loops; otherwise neighbouring lines are done together,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
@@ -73,7 +73,7 @@ class Line:
         return k if self.lane is None else (*k, self.lane)
 
     @contextmanager
-    def each(self, *, ordered: bool = False) -> Iterator[Index]:
+    def each(self, *, ordered: bool = False) -> Generator[Index]:
         """Loops over the line's elements; one element after the other where ``ordered``."""
         variables = [ir.ZERO if ir.is_const(e, 1) else ir.Var(f"k{i}", extent=e) for i, e in enumerate(self.extents)]
         loops = [v for v in variables if isinstance(v, ir.Var)]
@@ -117,7 +117,7 @@ class Line:
 
 
 @contextmanager
-def lines(b: Builder, x: Operand, axes: Sequence[int]) -> Iterator[Line]:
+def lines(b: Builder, x: Operand, axes: Sequence[int]) -> Generator[Line]:
     """Loops over all lines along ``axes`` of a tensor of the shape of ``x``: parallel, and vectors of lines that do not follow memory."""
     moving = [axis for axis in range(x.rank) if x.sizes[axis] != 1]
     others = [axis for axis in moving if axis not in axes]

@@ -10,10 +10,10 @@ from collections.abc import Callable
 from ...ir import dtypes
 from ...ir import loops as ir
 from ...ir.dtypes import DType
-from ...ir.graph import TensorType
+from ...ir.graph import TensorType, Type
 from .builder import Builder
 from .context import Op, Operand
-from .infer import InferContext, broadcast_shapes, same_as
+from .infer import InferContext, broadcast_shapes
 from .lines import Index, Line, aligned, lines
 from .registry import nest
 
@@ -24,7 +24,7 @@ def _first_axis(context: InferContext) -> int:
     return context.axis(context.attr("axis", -1), context.rank(0))
 
 
-def _infer_layer(context: InferContext) -> list[TensorType]:
+def _infer_layer(context: InferContext) -> list[Type]:
     shape, axis = context.shape(0), _first_axis(context)
     for i in range(1, context.n_inputs):
         if context.has(i) and broadcast_shapes(context, shape, context.shape(i)) != shape:
@@ -72,7 +72,8 @@ def layer_normalization(op: Op, b: Builder) -> None:
 
 
 def _infer_rms(context: InferContext) -> TensorType:
-    return TensorType(context.dtype(1), _infer_layer(context)[0].shape)
+    _infer_layer(context)
+    return TensorType(context.dtype(1), context.shape(0))
 
 
 @nest("RMSNormalization", infer=_infer_rms, prologue=True, epilogue=True)
@@ -141,11 +142,11 @@ def group_normalization(op: Op, b: Builder) -> None:
             y.store(line.at(k), standardized(k) * op.input(1)(channel) + op.input(2)(channel))  # type: ignore[union-attr]
 
 
-def _infer_lp(context: InferContext) -> object:
+def _infer_lp(context: InferContext) -> Type:
     context.axis(context.attr("axis", -1), context.rank(0))
     if context.attr("p", 2) not in (1, 2):
         raise context.fail(f"p is {context.attr('p')}; 1 and 2 are allowed")
-    return same_as(0)(context)
+    return context.tensor(0)
 
 
 @nest("LpNormalization", infer=_infer_lp, prologue=True, epilogue=True)

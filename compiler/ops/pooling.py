@@ -19,7 +19,7 @@ from math import prod
 
 from ...ir import dtypes
 from ...ir import loops as ir
-from ...ir.graph import TensorType
+from ...ir.graph import TensorType, Type
 from .builder import Builder, lowest
 from .context import Op
 from .infer import InferContext
@@ -81,7 +81,7 @@ def power_root(p: int, total: ir.Expr) -> ir.Expr:
     return ir.unary("sqrt", total) if p == 2 else ir.Binary("pow", total, ir.Const(1.0 / p, total.dtype))
 
 
-def _infer_max(context: InferContext) -> list[TensorType]:
+def _infer_max(context: InferContext) -> list[Type]:
     values = infer_pool(context)
     return [values, TensorType(dtypes.int64, values.shape)]
 

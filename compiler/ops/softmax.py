@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from ...ir import loops as ir
+from ...ir.graph import Type
 from .builder import Builder
 from .context import Op
-from .infer import InferContext, same_as
+from .infer import InferContext
 from .lines import Index, Line, lines
 from .registry import nest
 
@@ -14,9 +17,9 @@ def _axis(context: InferContext) -> int:
     return context.axis(context.attr("axis", -1), context.rank(0))
 
 
-def _infer(context: InferContext) -> object:
+def _infer(context: InferContext) -> Type:
     _axis(context)
-    return same_as(0)(context)
+    return context.tensor(0)
 
 
 @nest("Softmax", infer=_infer, prologue=True, epilogue=True)
@@ -58,9 +61,8 @@ def hardmax(op: Op, b: Builder) -> None:
             y.store(line.at(k), ir.select(k[0].eq(first), ir.Const(1.0, y.dtype), 0.0))
 
 
-def first_where(line: Line, holds: object, *, last: bool = False) -> ir.Expr:
+def first_where(line: Line, holds: Callable[[Index], ir.Expr], *, last: bool = False) -> ir.Expr:
     """The first (or last) position of a line along one axis at which ``holds(k)``; 0 where it holds nowhere."""
-    assert callable(holds)
     nowhere = ir.Const(-1) if last else line.length
 
     def position(k: Index) -> ir.Expr:

@@ -5,12 +5,12 @@ Of equal elements the first comes first; NaN counts as larger than any number.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
 from ...ir import dtypes
 from ...ir import loops as ir
-from ...ir.graph import TensorType
+from ...ir.graph import TensorType, Type
 from .builder import Builder
 from .context import Op
 from .infer import InferContext
@@ -26,7 +26,7 @@ def _axis(context: InferContext) -> int:
     return context.axis(context.attr("axis", -1), context.rank(0))
 
 
-def _infer(context: InferContext) -> list[TensorType]:
+def _infer(context: InferContext) -> list[Type]:
     shape, axis, k = context.shape(0), _axis(context), context.ints(1)
     if k is None or len(k) != 1 or not 0 <= k[0] <= shape[axis]:
         raise context.fail(f"k is {k}; one number from 0 to {shape[axis]}, the extent of axis {axis}, is required")
@@ -75,7 +75,7 @@ def top_k(op: Op, b: Builder) -> None:
 
 
 @contextmanager
-def _where_some_are_better(b: Builder, heap: _Heap, x: Callable[[ir.Expr], ir.Expr]) -> Iterator[None]:
+def _where_some_are_better(b: Builder, heap: _Heap, x: Callable[[ir.Expr], ir.Expr]) -> Generator[None]:
     """Skips what is inside where none of ``CHUNK`` elements is better than the worst in the heap; their extremum is a matter of vectors."""
     best = b.reduce("best", "max" if heap.largest else "min", CHUNK, x)
     better = heap.better(best, heap.values(0), ir.FALSE)

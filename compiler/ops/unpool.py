@@ -16,7 +16,7 @@ def _inverse_shape(context: InferContext) -> tuple[int, ...]:
     """The shape of what was pooled, as the attributes tell."""
     shape = context.shape(0)
     rank = len(shape) - 2
-    kernel = context.attr("kernel_shape")
+    kernel: list[int] = context.attr("kernel_shape", [])
     strides, pads = context.attr("strides", [1] * rank), context.attr("pads", [0] * (2 * rank))
     if rank < 1 or len(kernel) != rank or len(strides) != rank or len(pads) != 2 * rank:
         raise context.fail(f"kernel_shape {kernel}, strides {strides} and pads {pads} do not suit an input of shape {shape}")

@@ -277,7 +277,7 @@ def step_of(load: ir.Load, var: ir.Var) -> int | None:
     """How many elements a load moves when ``var`` grows by one; None where that is not one number."""
     offset = load.buffer.offset(load.index)
     at = [ir.substitute(offset, {var: ir.Const(value)}) for value in (0, 1)]
-    others = {v: ir.ZERO for v in ir.walk(offset) if isinstance(v, ir.Var) and v is not var}
+    others: dict[ir.Var, ir.Expr] = {v: ir.ZERO for v in ir.walk(offset) if isinstance(v, ir.Var) and v is not var}
     try:
         zero, one = (ir.hint(ir.substitute(e, others)) for e in at)
     except ValueError:
