@@ -45,7 +45,21 @@ _HOMES = {
         ".ir.errors",
     ),
 }
-__all__ = ["__version__", *_HOMES]
+__all__ = [
+    "CompiledModel",
+    "Config",
+    "ConfigError",
+    "InputError",
+    "KernelError",
+    "LoopnestError",
+    "ModelError",
+    "TargetError",
+    "UnsupportedOperatorError",
+    "__version__",
+    "backend",
+    "check",
+    "compile",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -68,7 +68,12 @@ def _compile(model: Model, target: str, shapes: Shapes, config: Config, threads:
     engine = make_engine(target, config, threads, dump)
     graph = load(model, config)
     _fix_dims(graph, shapes)
-    dump.graph("graph", graph)
+    return compile_graph(graph, engine)
+
+
+def compile_graph(graph: Graph, engine: Engine) -> CompiledModel:
+    """The callable of a graph; planned now when its inputs say all that a plan needs."""
+    engine.dump.graph("graph", graph)
     progress.report("passes")
     staged = StagedGraph(engine.optimize(graph), engine)
     inputs = tuple(_spec(graph, name) for name in graph.inputs)
@@ -83,6 +88,12 @@ def _compile(model: Model, target: str, shapes: Shapes, config: Config, threads:
     if not numbers and all(example is not None for example in examples):
         compiled.prepare(*examples)
     return compiled
+
+
+def interface(model: Model) -> tuple[TensorSpec, ...]:
+    """The inputs of ``model``, which is not compiled. Raises ``ModelError``."""
+    graph, _ = frontend.import_model(model, supported=lambda domain, op: True)
+    return tuple(_spec(graph, name) for name in graph.inputs)
 
 
 def make_engine(target: str, config: Config, threads: int | None = None, dump: Dump | None = None) -> Engine:
@@ -141,7 +152,8 @@ def _declared(graph: Graph, name: str) -> TensorType:
 
 
 def _fixed(name: str, shape: Sequence[int], declared: TensorType) -> tuple[int, ...]:
-    if isinstance(shape, str) or not all(isinstance(e, int | np.integer) and e >= 0 for e in shape):
+    given: Any = shape
+    if not all(isinstance(e, int | np.integer) and e >= 0 for e in given):
         raise InputError(f"shapes[{name!r}] = {shape!r}: expected extents, as in (1, 3, 224, 224)")
     fixed = tuple(map(int, shape))
     if declared.shape is None:

@@ -122,6 +122,7 @@ class Stage:
     def run_values(self, inputs: Sequence[Value]) -> tuple[list[Value], set[str]]:
         """The outputs in graph order, and the names of the values that native programs made."""
         outputs, fresh, stage = self.graph.outputs, set[str](), self
+        kept: dict[str, Value] = {}
         while True:
             values = stage.advance(inputs)
             fresh.update(stage.native_outputs)

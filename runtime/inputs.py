@@ -74,8 +74,11 @@ def _slot(spec: TensorSpec) -> _Slot:
 class _Slot:
     """One declared input. Arrays of ``dtype`` with one of ``shapes`` are known to fit it."""
 
-    dtype: np.dtype[Any] | None = None
-    shapes: set[tuple[int, ...]] | frozenset[tuple[int, ...]] = frozenset()
+    dtype: np.dtype[Any] = np.dtype(np.void)
+
+    def __init__(self, spec: TensorSpec) -> None:
+        self.spec = spec
+        self.shapes: set[tuple[int, ...]] = set()
 
     def accept(self, value: object) -> Value:
         """``value`` as the model takes it; ``InputError`` when it does not fit."""
@@ -84,7 +87,8 @@ class _Slot:
 
 class _SequenceSlot(_Slot):
     def __init__(self, spec: TensorSpec, element: _Slot) -> None:
-        self.spec, self.element = spec, element
+        super().__init__(spec)
+        self.element = element
 
     def accept(self, value: object) -> list[Value]:
         if not isinstance(value, list | tuple):
@@ -94,7 +98,8 @@ class _SequenceSlot(_Slot):
 
 class _OptionalSlot(_Slot):
     def __init__(self, spec: TensorSpec, element: _Slot) -> None:
-        self.spec, self.element = spec, element
+        super().__init__(spec)
+        self.element = element
 
     def accept(self, value: object) -> Value:
         return None if value is None else self.element.accept(value)
@@ -104,9 +109,8 @@ class _TensorSlot(_Slot):
     """A tensor, and the shapes seen that fit it."""
 
     def __init__(self, spec: TensorSpec) -> None:
-        self.spec = spec
-        self.dtype: np.dtype[Any] = spec.numpy
-        self.shapes: set[tuple[int, ...]] = set()
+        super().__init__(spec)
+        self.dtype = spec.numpy
 
     def accept(self, value: object) -> np.ndarray:
         array = self._checked_dtype(self._as_array(value))

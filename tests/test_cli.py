@@ -18,6 +18,7 @@ from onnx import TensorProto, helper
 
 import loopnest.compiler
 from loopnest.compiler import progress
+from loopnest.compiler.api import interface
 from loopnest.compiler.cli import bench, main
 from loopnest.compiler.cli.demo import MODELS, expected_output, light_model, ramp
 from loopnest.compiler.cli.feeds import make_feeds
@@ -64,7 +65,7 @@ class FakeApi:
 @pytest.fixture
 def api(monkeypatch: pytest.MonkeyPatch) -> FakeApi:
     fake = FakeApi()
-    module = types.SimpleNamespace(compile=fake.compile, stages=fake.stages)
+    module = types.SimpleNamespace(compile=fake.compile, stages=fake.stages, interface=interface)
     monkeypatch.setitem(sys.modules, "loopnest.compiler.api", module)
     monkeypatch.setattr(loopnest.compiler, "api", module, raising=False)
     return fake
@@ -87,7 +88,7 @@ def invoke(*arguments: object) -> Result:
 def test_help_lists_the_commands_without_importing_the_compiler() -> None:
     code = "import sys\nfrom loopnest.compiler.cli import main\ntry:\n    main(['--help'])\nfinally:\n    assert 'numba' not in sys.modules"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    for name in ("demo", "run", "bench", "inspect", "check"):
+    for name in ("demo", "run", "bench", "inspect", "check", "compare"):
         assert name in done.stdout
 
 
@@ -226,21 +227,6 @@ def test_interleave_alternates_and_counts_only_timed_calls() -> None:
     assert [len(timing.seconds) for timing in timings] == [6, 6]
     assert order == ["a"] * 5 + ["b"] * 10 + ["a"] * 5
     assert timings[0].best <= timings[0].median
-
-
-@pytest.mark.parametrize(
-    ("ours", "theirs", "expected"),
-    [
-        ([1.0, 2.0], [1.0, 2.5], 0.2),
-        ([np.nan, np.inf], [np.nan, np.inf], 0.0),
-        ([np.nan], [1.0], np.inf),
-        ([[1.0]], [1.0], np.inf),
-        ([True], [False], 1.0),
-        ([], [], 0.0),
-    ],
-)
-def test_difference(ours: list, theirs: list, expected: float) -> None:
-    assert bench.difference([np.array(ours)], [np.array(theirs)]) == pytest.approx(expected)
 
 
 def test_progress_reaches_only_a_listener() -> None:

@@ -20,7 +20,7 @@ class _Failure(click.ClickException):
 class _Group(click.Group):
     """Imports a command's module when it is named, so that ``--help`` does not import the compiler."""
 
-    commands_by_name = ("demo", "run", "bench", "inspect", "check")
+    commands_by_name = ("demo", "run", "bench", "inspect", "check", "compare")
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands_by_name)
@@ -46,5 +46,5 @@ def _format_warning(message: Warning | str, *_: object, **__: object) -> str:
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="loopnest")
 def main() -> None:
-    """Compile ONNX models to CPU kernels, and run, time, inspect and check them."""
+    """Compile ONNX models to CPU kernels, and run, time, inspect, check and debug them."""
     warnings.formatwarning = _format_warning

@@ -10,10 +10,10 @@ from statistics import median
 from typing import Any
 
 import click
-import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from ..accuracy import difference
 from .engines import ENGINES, Call
 from .feeds import make_feeds
 from .options import AssignmentType, compile_options, model_argument, named_shapes, showing_progress
@@ -106,23 +106,6 @@ def command(
     timings = interleave(calls, seconds, rounds)
     flops = sum(step.flops for step in function.profile(*feeds.values()).steps)
     console.print(_table(timings, flops, threads, model.name))
-
-
-def difference(ours: list[Any], theirs: list[Any]) -> float:
-    """The largest difference of two lists of arrays, as a share of the largest magnitude of each; inf where they do not compare."""
-    worst = 0.0
-    for a, b in zip(ours, theirs, strict=True):
-        a, b = np.asarray(a), np.asarray(b)
-        if a.shape != b.shape:
-            return float("inf")
-        if a.dtype.kind not in "fiub" or not a.size:
-            continue
-        a, b = a.astype(np.float64), b.astype(np.float64)
-        same = (a == b) | (np.isnan(a) & np.isnan(b))
-        if not same.all():
-            gap, scale = np.abs(a - b)[~same].max(), np.abs(b[np.isfinite(b)]).max(initial=0.0)
-            worst = max(worst, float("inf") if not np.isfinite(gap) else float(gap / (scale or 1.0)))
-    return worst
 
 
 def _table(timings: list[Timing], flops: int, threads: int, title: str) -> Table:

@@ -10,7 +10,8 @@ import numpy as np
 from rich.console import Console
 
 from ...ir.errors import LoopnestError
-from .bench import difference, interleave
+from ..accuracy import difference
+from .bench import interleave
 from .options import showing_progress, stopwatch
 
 TOLERANCE = 1e-4

@@ -75,9 +75,9 @@ def named_shapes(model: Path, shapes: Iterable[tuple[str, tuple[int, ...]]]) -> 
     """Shapes by input name; one given without a name belongs to the only input. None when there are none."""
     named = dict(shapes)
     if "" in named:
-        from ..frontend import import_model
+        from ..api import interface
 
-        inputs = import_model(model, supported=lambda domain, op: True)[0].inputs
+        inputs = [spec.name for spec in interface(model)]
         if len(inputs) != 1:
             raise click.BadParameter(
                 f"the model has the inputs {', '.join(inputs)}: say which one, as in {inputs[0]}=1,3,224,224"
