@@ -312,6 +312,6 @@ def identity(op: str, dtype: DType) -> float | int | bool:
     if op == "and":
         return 1 if dtype is dtypes.bool_ else -1
     if dtype.is_float:
-        return float("inf") if op == "min" else float("-inf")
+        return float("inf") if op in ("min", "min_fast") else float("-inf")
     low, high = integer_range(dtype)
     return high if op == "min" else low

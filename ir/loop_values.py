@@ -147,6 +147,8 @@ REDUCTIONS: dict[str, np.ufunc] = {
     "mul": np.multiply,
     "min": np.minimum,
     "max": np.maximum,
+    "min_fast": np.fmin,
+    "max_fast": np.fmax,
     "and": np.bitwise_and,
     "or": np.bitwise_or,
     "xor": np.bitwise_xor,

@@ -154,7 +154,7 @@ def neutral(op: str, dtype: DType) -> ir.Const:
         if op == "and" and dtype.is_integer:
             return ir.Const(-1, dtype)
         return ir.Const(True if dtype.kind == "bool" else 1.0 if dtype.is_float else 1, dtype)
-    return lowest(dtype) if op == "max" else highest(dtype)
+    return lowest(dtype) if op in ("max", "max_fast") else highest(dtype)
 
 
 def lowest(dtype: DType) -> ir.Const:

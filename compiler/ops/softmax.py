@@ -24,11 +24,14 @@ def _infer(context: InferContext) -> Type:
 
 @nest("Softmax", infer=_infer, prologue=True, epilogue=True)
 def softmax(op: Op, b: Builder) -> None:
-    """exp(x - max) / sum(exp(x - max)): the maximum, the exponentials and their sum, the scaling, each line in cache meanwhile."""
+    """exp(x - max) / sum(exp(x - max)): the maximum, the exponentials and their sum, the scaling, each line in cache meanwhile.
+
+    The maximum may pass over NaN: the sum does not.
+    """
     x, y = op.input(0), op.output(0)
     with lines(b, x, (_axis(op),)) as line:
         read, kept = line.reader(x)
-        highest = line.reduce("highest", "max", lambda k: x(*line.at(k)), keep=kept)
+        highest = line.reduce("highest", "max_fast", lambda k: x(*line.at(k)), keep=kept)
         powers = kept or line.keep("powers", x.dtype)
         total = line.reduce("total", "add", lambda k: ir.unary("exp_down", read(k) - highest), keep=powers)
         scale = b.let("scale", 1.0 / total)
@@ -42,7 +45,7 @@ def log_softmax(op: Op, b: Builder) -> None:
     x, y = op.input(0), op.output(0)
     with lines(b, x, (_axis(op),)) as line:
         read, kept = line.reader(x)
-        highest = line.reduce("highest", "max", lambda k: x(*line.at(k)), keep=kept)
+        highest = line.reduce("highest", "max_fast", lambda k: x(*line.at(k)), keep=kept)
         total = line.reduce("total", "add", lambda k: ir.unary("exp_down", read(k) - highest))
         shift = b.let("shift", ir.unary("log", total))
         with line.each() as k:
