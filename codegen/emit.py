@@ -646,7 +646,9 @@ def _loaded_bits(e: ir.Expr) -> Iterator[int]:
 
 
 def _widest(body: ir.Body) -> int:
-    return max(_memory_bits(body))
+    """The width by which lanes are counted: of the vector registers in use, on which loops must agree, else of the widest element."""
+    registers = [b.dtype.bits for b in _registers(body)]
+    return max(registers or _memory_bits(body))
 
 
 def _narrowest(body: ir.Body) -> int:
@@ -654,11 +656,15 @@ def _narrowest(body: ir.Body) -> int:
 
 
 def _has_registers(body: ir.Body) -> bool:
-    return any(
-        (isinstance(s, ir.Store) and s.buffer.scope == "register")
-        or any(isinstance(x, ir.Load) and x.buffer.scope == "register" for e in ir.expressions(s) for x in ir.walk(e))
-        for s in ir.statements(body)
-    )
+    return any(True for _ in _registers(body))
+
+
+def _registers(body: ir.Body) -> Iterator[ir.Buffer]:
+    """The register buffers that ``body`` loads from or stores to."""
+    for stmt in ir.statements(body):
+        loads = (x.buffer for e in ir.expressions(stmt) for x in ir.walk(e) if isinstance(x, ir.Load))
+        stores = (stmt.buffer,) if isinstance(stmt, ir.Store) else ()
+        yield from (buffer for buffer in (*stores, *loads) if buffer.scope == "register")
 
 
 def _reduced(loop: ir.For) -> dict[ir.Var, str]:
