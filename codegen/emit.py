@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import llvmlite.ir as ll
 
 from ..ir import loops as ir
-from . import arith
+from . import arith, transpose
 from .arith import I32, I64, splat
 from .target import Target
 
@@ -60,6 +60,8 @@ class Emitter:
     lanes: Lanes | None = None
     memo: dict[ir.Expr, ll.Value] = field(default_factory=dict)
     varying_memo: dict[ir.Expr, bool] = field(default_factory=dict)
+    preloaded: dict[ir.Expr, ll.Value] = field(default_factory=dict)
+    """Loads whose vectors are there already: see ``transpose``."""
 
     # --- statements ------------------------------------------------------------------------------------------------------------
 
@@ -195,10 +197,15 @@ class Emitter:
                 self.body(_at(loop, ir.Const(i)))
         elif loop.kind == "vector" and self.lanes is None:
             self.vector_loop(loop)
-        else:
+        elif self.lanes is not None or not self.transposed(loop):
             with self.counted(I64(0), self.value(loop.extent), 1, loop.var.name) as i:
                 self.values[loop.var] = i
                 self.body(loop.body)
+
+    def transposed(self, loop: ir.For) -> bool:
+        """Emits loops that transpose a block, in registers; False where ``loop`` is something else."""
+        block = transpose.find(loop)
+        return block is not None and transpose.emit(self, block, self.target.lanes(_widest(block.inner.body)))
 
     @contextmanager
     def counted(self, start: ll.Value, end: ll.Value, step: int, name: str) -> Iterator[ll.Value]:
@@ -342,7 +349,7 @@ class Emitter:
             case ir.Var():
                 return self.variable(e)
             case ir.Load(buffer, index):
-                return self.load(buffer, index)
+                return self.preloaded[e] if e in self.preloaded else self.load(buffer, index)
             case ir.Unary(op, a):
                 return arith.unary(b, op, a.dtype, self.value(a))
             case ir.Binary(op, x, y):

@@ -77,6 +77,8 @@ def test_transpose(case: tuple[list[int], list[int]]) -> None:
 def test_transpose_of_every_dtype(dtype: Any) -> None:
     x = array((17, 33), dtype)
     same(run("Transpose", {"x": x}, perm=[1, 0]), x.T)
+    x = array((67, 130), dtype)
+    same(run("Transpose", {"x": x}, perm=[1, 0]), x.T)
 
 
 @pytest.mark.parametrize("shape", [(0, 3), (3, 0), (1, 1), (200, 65), (64, 128)])

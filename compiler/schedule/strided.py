@@ -41,13 +41,43 @@ def strided_loops(b: Builder, extents: Sequence[ir.Expr], emit: Callable[[list[i
     place: list[ir.Expr] = [ir.ZERO if v.extent is not None and ir.is_const(v.extent, 1) else v for v in loops]
     with b.collect() as collected:
         emit(place)
-    remaining, body = merge_axes(tuple(collected), [v for v in loops if any(v is i for i in place)])
+    halved, body = _split(tuple(collected), [v for v in loops if any(v is i for i in place)])
+    remaining, body = merge_axes(body, halved)
     if not remaining:
         once = ir.Var("once", extent=ir.ONE)
         b.emit(ir.For(once, ir.ONE, body, "parallel"))
         return
     for stmt in _Schedule(remaining, body).nest():
         b.emit(stmt)
+
+
+def _split(body: ir.Body, loops: Sequence[ir.Var]) -> tuple[list[ir.Var], ir.Body]:
+    """Loops over whole blocks of channels, used as c // 8 and c % 8, become two, over blocks and inside of them: offsets are sums then."""
+    found: list[ir.Var] = []
+    mapping: dict[ir.Var, ir.Expr] = {}
+    for var in loops:
+        size = _block_size(body, var)
+        assert var.extent is not None
+        if size is None or ir.hint(var.extent) % size:
+            found.append(var)
+            continue
+        block, lane = (
+            ir.Var(f"{var.name}_o", extent=ir.floordiv(var.extent, ir.Const(size))),
+            ir.Var(f"{var.name}_l", extent=ir.Const(size)),
+        )
+        mapping[var] = block * size + lane
+        found += [block, lane]
+    return found, ir.map_expressions(body, lambda e: ir.substitute(e, mapping)) if mapping else body
+
+
+def _block_size(body: ir.Body, var: ir.Var) -> int | None:
+    """The number that ``var`` is divided by with remainder, if there is one."""
+    for stmt in ir.statements(body):
+        for e in ir.expressions(stmt):
+            for x in ir.walk(e):
+                if isinstance(x, ir.Binary) and x.op == "mod" and x.a is var and isinstance(x.b, ir.Const):
+                    return ir.hint(x.b)
+    return None
 
 
 @dataclass(frozen=True)
@@ -140,11 +170,11 @@ class _Schedule:
     def partner(self, vector: ir.Var) -> ir.Var | None:
         """The loop to block together with ``vector``: along it, an access that jumps per vector iteration is contiguous."""
         assert vector.extent is not None
-        if ir.hint(vector.extent) <= SHORT:
+        if ir.hint(vector.extent) < SHORT:
             return None
         for access in self.accesses:
             step = access.step(vector)
-            if step is None or abs(step) * access.buffer.dtype.itemsize < LINE:
+            if step is None or abs(step) * access.buffer.dtype.itemsize < LINE // 2:
                 continue
             for var in reversed(self.loops):
                 if var is not vector and access.step(var) == 1 and var.extent is not None and ir.hint(var.extent) > 1:
@@ -155,17 +185,20 @@ class _Schedule:
 
     def blocked(self, vector: ir.Var, partner: ir.Var) -> ir.Body:
         """Blocks of one cache line by one cache line; whole ones with constant extents, those at the border with what is left."""
-        assert vector.extent is not None and partner.extent is not None
         side = max(8, LINE // max(a.buffer.dtype.itemsize for a in self.accesses))
         rest = [v for v in self.loops if v not in (vector, partner)]
         blocks: list[ir.Var] = []
         starts: dict[ir.Var, ir.Expr] = {}
+        sides: dict[ir.Var, ir.Expr] = {}
         whole: ir.Expr = ir.TRUE
         for var in (vector, partner) if self.reads_in_order(vector, partner) else (partner, vector):
             assert var.extent is not None
+            if isinstance(var.extent, ir.Const) and ir.hint(var.extent) <= side:
+                starts[var], sides[var] = ir.ZERO, var.extent
+                continue
             block = ir.Var(f"{var.name}_block", extent=ir.floordiv(var.extent + (side - 1), ir.Const(side)))
             blocks.append(block)
-            starts[var] = block * side
+            starts[var], sides[var] = block * side, ir.Const(side)
             whole = ir.all_of(whole, ir.compare("le", starts[var] + side, var.extent))
 
         def inner(extents: Callable[[ir.Var], ir.Expr]) -> ir.Body:
@@ -174,9 +207,13 @@ class _Schedule:
             body = ir.map_expressions(self.body, lambda e: ir.substitute(e, mapping))
             return _place(body, [Loop(across, extents(partner), "serial"), Loop(along, extents(vector), "vector")])
 
-        full = inner(lambda _: ir.Const(side))
-        border = inner(lambda v: ir.minimum(ir.Const(side), ir.sub(v.extent if v.extent is not None else ir.ZERO, starts[v])))
-        return self.arrange([*rest, *blocks], [], (ir.If(whole, full, border),), side * side)
+        def left(var: ir.Var) -> ir.Expr:
+            assert var.extent is not None
+            return sides[var] if starts[var] is ir.ZERO else ir.minimum(sides[var], ir.sub(var.extent, starts[var]))
+
+        full = inner(lambda var: sides[var])
+        body = full if isinstance(whole, ir.Const) else (ir.If(whole, full, inner(left)),)
+        return self.arrange([*rest, *blocks], [], body, prod(map(ir.hint, sides.values())))
 
     def reads_in_order(self, vector: ir.Var, partner: ir.Var) -> bool:
         """Whether blocks follow each other along what is read, rather than along what is written: where reads would jump further than
