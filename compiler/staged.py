@@ -35,16 +35,18 @@ class StagedGraph:
         self.graph = graph
         self.engine = engine
         self.known = value_inputs(graph)
+        self._by_value = [name in self.known for name in graph.inputs]
         self._stages: dict[tuple[object, ...], Stage] = {}
         self._planning = threading.Lock()
 
     def run(self, inputs: Sequence[Value]) -> list[Value]:
         """The outputs in graph order. They may share memory with ``inputs`` and with constants."""
-        return self.stage(inputs).run_values(inputs)[0]
+        stage = self.stage(inputs)
+        return stage.run_native(inputs) if stage.direct else stage.run_values(inputs)[0]
 
     def stage(self, inputs: Sequence[Value]) -> Stage:
         """The first stage for inputs like these, made now if there is none yet."""
-        key = tuple(_key(value, name in self.known) for name, value in zip(self.graph.inputs, inputs, strict=True))
+        key = tuple([_key(value, known) for value, known in zip(inputs, self._by_value, strict=True)])
         found = self._stages.get(key)
         if found is None:
             with self._planning:
@@ -109,8 +111,7 @@ class Stage:
     def run(self, inputs: Sequence[Value]) -> list[Value]:
         """The outputs in graph order, in memory that nothing else refers to."""
         if self.direct:
-            assert self.native is not None
-            return self.native.run([inputs[i] for i in self.picks])
+            return self.run_native(inputs)
         results, fresh = self.run_values(inputs)
         seen: set[str] = set()
         for i, name in enumerate(self.graph.outputs):
@@ -118,6 +119,11 @@ class Stage:
                 results[i] = _copy(results[i])
             seen.add(name)
         return results
+
+    def run_native(self, inputs: Sequence[Value]) -> list[np.ndarray]:
+        """What the native program makes."""
+        assert self.native is not None
+        return self.native.run([inputs[i] for i in self.picks])
 
     def run_values(self, inputs: Sequence[Value]) -> tuple[list[Value], set[str]]:
         """The outputs in graph order, and the names of the values that native programs made."""
@@ -140,8 +146,7 @@ class Stage:
         values: dict[str, Value] = dict(zip(self.graph.inputs, inputs, strict=True))
         values.update(self.constants)
         if self.native is not None:
-            results = self.native.run([inputs[i] for i in self.picks])
-            values.update(zip(self.native_outputs, results, strict=True))
+            values.update(zip(self.native_outputs, self.run_native(inputs), strict=True))
         for step in self.host_steps:
             values.update(step.run(values))
         return values
