@@ -13,7 +13,7 @@ The state is double-buffered in scratch memory, since every hidden unit of a ste
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -101,7 +101,7 @@ class Recurrence:
                     self.op.output(1 + i).store(self._state_index(r, j), buffer(*(last, r, j)[-len(buffer.shape) :]))
 
     @contextmanager
-    def _each_unit(self) -> Iterator[tuple[ir.Var, ir.Var]]:
+    def _each_unit(self) -> Generator[tuple[ir.Var, ir.Var]]:
         with self.b.loop("r", ir.Const(self.rows)) as r, self.b.loop("j", ir.Const(self.units), "vector") as j:
             yield r, j
 
@@ -161,7 +161,7 @@ class Recurrence:
             self._update(r, start + block * width, width, lambda v: [sums(r, g, v) for g in range(gates)], update)
 
     @contextmanager
-    def _unrolled(self, gates: int, width: int) -> Iterator[tuple[ir.Var, ir.Var, ir.Var]]:
+    def _unrolled(self, gates: int, width: int) -> Generator[tuple[ir.Var, ir.Var, ir.Var]]:
         """Loops over all registers of a tile: rows, gates, hidden units."""
         b = self.b
         rows, columns = ir.Const(self.rows), ir.Const(width)

@@ -22,15 +22,16 @@ from typing import Any, Literal, TypeVar
 from ...ir.graph import Type
 
 Kind = Literal["pointwise", "injective", "reduction", "nest", "view", "shape", "host"]
-Infer = Callable[[Any], "Type | list[Type]"]
+Infer = Callable[[Any], "Type | Sequence[Type]"]
 F = TypeVar("F", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True)
 class OpDef:
-    """One operator. ``infer`` gives the output types from an ``InferContext``; ``values`` are the numbers of the inputs whose value, not only
-    shape, must be known to plan (a Reshape's shape); ``prologue`` says that each input element is read about once, so that what makes it may be
-    computed on the way in; ``epilogue`` that each element of output 0 is stored once, so that what follows may be computed on the way out."""
+    """One operator. ``infer`` gives the output types from an ``InferContext``; ``values`` are the numbers of the inputs whose value, not
+    only shape, must be known to plan (a Reshape's shape); ``prologue`` says that each input element is read about once, so that what
+    makes it may be computed on the way in; ``epilogue`` that each element of output 0 is stored once, so that what follows may be
+    computed on the way out."""
 
     op: str
     domain: str
@@ -115,8 +116,8 @@ def shape(*names: str, infer: Infer, domain: str = "") -> Callable[[F], F]:
 
 
 def host(*names: str, domain: str = "") -> Callable[[F], F]:
-    """An operator that Python runs: ``f(node, inputs, call) -> outputs``. ``inputs`` has None for absent ones; ``call(body, arguments)`` gives the
-    outputs of a subgraph. What it gives is typed when it is there."""
+    """An operator that Python runs: ``f(node, inputs, call) -> outputs``. ``inputs`` has None for absent ones; ``call(body, arguments)``
+    gives the outputs of a subgraph. What it gives is typed when it is there."""
     return _register("host", names, _not_inferred, domain)
 
 
@@ -127,5 +128,5 @@ def _not_inferred(context: Any) -> list[Type]:
 @cache
 def _load_all() -> None:
     """Imports every module of this package, which is how operators are defined."""
-    for module in iter_modules(import_module(__package__).__path__):
+    for module in iter_modules(import_module(str(__package__)).__path__):
         import_module(f"{__package__}.{module.name}")

@@ -76,9 +76,9 @@ def _adam(op: Op, values: Sequence[ir.Expr]) -> Sequence[ir.Expr]:
 
 def _momentum(op: Op, values: Sequence[ir.Expr]) -> Sequence[ir.Expr]:
     rate, step, x, gradient, velocity = values
-    alpha = op.attr("alpha")
+    alpha: float = op.attr("alpha", 0.0)
     g = _regularized(op, x, gradient)
-    beta = ir.select(step > 0, ir.wrap(op.attr("beta"), x.dtype), 1)
+    beta = ir.select(step > 0, ir.wrap(op.attr("beta", 0.0), x.dtype), 1)
     velocity = velocity * alpha + beta * g
     return x - rate * (velocity if op.attr("mode") == "standard" else g + velocity * alpha), velocity
 
