@@ -259,7 +259,7 @@ class _Memory:
         found = self.numbers.get(name)
         if found is not None:
             return found
-        array = np.ascontiguousarray(self.planner.constants[name])
+        array = np.require(self.planner.constants[name], requirements=("C", "A"))
         blob = array.reshape(-1).view(np.uint8)
         self.blobs.append(blob)
         return self._add(name, BufferSpec("constant", len(self.blobs) - 1, 0, blob.nbytes))
