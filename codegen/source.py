@@ -7,6 +7,7 @@ reads, what Numba compiles (with the tile functions replaced by LLVM emitted fro
 from __future__ import annotations
 
 import keyword
+import re
 from dataclasses import dataclass, field
 
 from ..ir import dtypes
@@ -230,7 +231,7 @@ def _identifier(name: str) -> str:
 
 
 def _words(text: str) -> list[str]:
-    return "".join(c if c.isalnum() or c == "_" else " " for c in text).split()
+    return re.findall(r"\w+", text)
 
 
 def free_names(tile: ir.Tile, nest: ir.LoopNest) -> tuple[tuple[ir.Buffer, ...], tuple[ir.Var, ...]]:

@@ -619,9 +619,11 @@ def operands(e: Expr) -> tuple[Expr, ...]:
 
 def walk(e: Expr) -> Iterator[Expr]:
     """``e`` and every expression inside it, outermost first."""
-    yield e
-    for child in operands(e):
-        yield from walk(child)
+    pending = [e]
+    while pending:
+        e = pending.pop()
+        yield e
+        pending.extend(reversed(operands(e)))
 
 
 def substitute(e: Expr, mapping: dict[Var, Expr]) -> Expr:
