@@ -114,7 +114,9 @@ class _Recorder(Engine):
 
 
 def _made(graph: Graph) -> list[str]:
-    return [output for node in graph.nodes for output in node.outputs if output]
+    """What the nodes make and somebody reads (nobody says what is in the mask of a Dropout that does nothing)."""
+    used = {*graph.users(), *graph.outputs}
+    return [output for node in graph.nodes for output in node.outputs if output in used]
 
 
 def _between_groups(graph: Graph, engine: Engine, feeds: Values) -> list[str]:

@@ -189,10 +189,10 @@ def test_check_ends_with_1_on_unsupported_operators(model: Path) -> None:
 
 def test_inspect_prints_the_chosen_stages(api: FakeApi, model: Path) -> None:
     folded = "# fold_constants\n\nfolded\n\n"
-    assert invoke("inspect", model).output == f"# graph\n\nthe graph\n\n{folded}# nests\n\nthe nests\n\n"
-    assert invoke("inspect", model, "--stage", "passes").output == folded
-    assert invoke("inspect", model, "--stage", "fold_constants").output == folded
-    assert invoke("inspect", model, "--stage", "nests", "--shape", "2,3").output == "# nests\n\nthe nests\n\n"
+    assert invoke("inspect", model).stdout == f"# graph\n\nthe graph\n\n{folded}# nests\n\nthe nests\n\n"
+    assert invoke("inspect", model, "--stage", "passes").stdout == folded
+    assert invoke("inspect", model, "--stage", "fold_constants").stdout == folded
+    assert invoke("inspect", model, "--stage", "nests", "--shape", "2,3").stdout == "# nests\n\nthe nests\n\n"
     assert api.calls[-1]["shapes"] == {"x": (2, 3)}
     assert "no stage 'tokens'; it has graph, fold_constants, nests" in " ".join(
         invoke("inspect", model, "--stage", "tokens").output.split()
@@ -276,10 +276,23 @@ def test_inspect_with_the_real_compiler(model: Path) -> None:
     assert [name for name in ("graph", "groups", "nests", "kernels", "program") if name not in headings] == []
 
 
+def test_inspect_says_what_a_plan_needs(model: Path) -> None:
+    result = invoke("inspect", model)
+    assert result.exit_code == 0
+    assert "# graph" in result.stdout
+    assert "fix their shapes with --shape" in result.stderr
+
+
 def test_bench_with_the_real_compiler(model: Path) -> None:
-    result = invoke("bench", model, "--shape", "x=64,3", "--seconds", "0.02", "--rounds", "2", "--target", "cpu-generic")
+    pytest.importorskip("onnxruntime")
+    arguments = ("--shape", "x=64,3", "--seconds", "0.02", "--rounds", "2", "--target", "cpu-generic", "--vs", "onnxruntime")
+    result = invoke("bench", model, *arguments)
     assert result.exit_code == 0, result.output
-    assert "loopnest" in result.output
+    assert "loopnest and onnxruntime differ by at most 0.0e+00" in result.output
+
+
+def test_check_with_the_real_compiler(model: Path) -> None:
+    assert invoke("check", model).output == "1 nodes, all 1 operators are supported\n  ok       ai.onnx Add (1 x)\n"
 
 
 def test_bad_shapes_and_targets_are_one_sentence(model: Path) -> None:

@@ -30,3 +30,7 @@ def command(model: Path, chosen: tuple[str, ...], shapes: Any, threads: int | No
     for name, text in texts.items():
         if not chosen or name in chosen or ("passes" in chosen and name not in FIXED):
             click.echo(f"# {name}\n\n{text.rstrip()}\n")
+    if "program" not in texts:
+        click.echo(
+            "The plan depends on the inputs: fix their shapes with --shape to see groups, nests, kernels and program.", err=True
+        )

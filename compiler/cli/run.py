@@ -62,7 +62,8 @@ def command(
 def _summary(title: str, arrays: dict[str, Any]) -> Table:
     table = Table(title=title, title_justify="left")
     for column in ("name", "dtype", "shape", "min", "max", "mean", "not finite"):
-        table.add_column(column, justify="left" if column in ("name", "dtype", "shape") else "right")
+        words = column in ("name", "dtype", "shape")
+        table.add_column(column, justify="left" if words else "right", overflow="fold" if words else "ellipsis")
     for name, value in arrays.items():
         array = np.asarray(value)
         table.add_row(name, str(array.dtype), "x".join(map(str, array.shape)) or "scalar", *_statistics(array))
