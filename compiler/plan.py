@@ -185,6 +185,8 @@ class _Planner:
         shapes = [self.tensors[name].shape for name in node.inputs[:2]]
         if node.op == "Conv":
             return prod(shapes[1][1:])
+        if node.domain == "loopnest":
+            return shapes[1][1]  # recurrence: all gates for each hidden unit
         if node.op == "ConvTranspose":
             return max(1, prod(shapes[1]) * prod(shapes[0][1:2]) // max(1, shapes[1][0] * prod(shapes[1][2:])))
         return shapes[0][-2 if node.op == "Gemm" and node.attrs.get("transA") else -1] if shapes[0] else 1
@@ -211,7 +213,7 @@ class _Planner:
         return TensorSpec(name, tensor.dtype.name, tensor.shape)
 
 
-_CONTRACTIONS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
+_CONTRACTIONS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul", "LSTM", "GRU", "RNN"})
 
 
 class _Memory:

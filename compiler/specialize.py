@@ -27,7 +27,7 @@ from .ops.registry import OpDef, lookup
 FOLD_LIMIT = 1 << 22
 """Elements above which a constant result is computed at run time instead of being kept."""
 
-VALUE_LIMIT = 64
+VALUE_LIMIT = 16
 """Elements of an input from which shapes are computed; a larger one is bound by value only where an operator asks for its value itself."""
 RANDOM = frozenset({"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli"})
 
