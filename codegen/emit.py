@@ -16,6 +16,7 @@ import llvmlite.ir as ll
 from ..ir import loops as ir
 from . import arith, transpose
 from .arith import I32, I64, splat
+from .tails import repeatable
 from .target import Target
 
 _STRAIGHT_LINE = 8
@@ -28,12 +29,14 @@ _ACCUMULATORS = 4
 
 @dataclass
 class Lanes:
-    """The vector loop being emitted: iterations base, base + 1, ..., base + count - 1 of ``var``, those in ``mask`` being active."""
+    """The vector loop being emitted: iterations base, base + 1, ..., base + count - 1 of ``var``, those in ``mask`` being active.
+    Those not in ``fresh`` are done a second time, and do not count in reductions."""
 
     var: ir.Var
     base: ll.Value
     count: int
     mask: ll.Value | None = None
+    fresh: ll.Value | None = None
 
 
 @dataclass
@@ -60,6 +63,8 @@ class Emitter:
     lanes: Lanes | None = None
     memo: dict[ir.Expr, ll.Value] = field(default_factory=dict)
     varying_memo: dict[ir.Expr, bool] = field(default_factory=dict)
+    shared: frozenset[str] = frozenset()
+    """Names of buffers that may be the same memory."""
     preloaded: dict[ir.Expr, ll.Value] = field(default_factory=dict)
     """Loads whose vectors are there already: see ``transpose``."""
 
@@ -133,8 +138,8 @@ class Emitter:
         old = b.load(cell)
         term = splat(b, self.value(value.b), self.lanes.count)
         new = arith.binary(b, value.op, var.dtype, old, term)
-        if self.lanes.mask is not None:
-            new = b.select(self.lanes.mask, new, old)
+        for mask in (self.lanes.mask, self.lanes.fresh):
+            new = b.select(mask, new, old) if mask is not None else new
         b.store(new, cell)
 
     def fail(self, stmt: ir.Fail) -> None:
@@ -265,6 +270,9 @@ class Emitter:
             left = extent - start
             if left >= count:
                 self.vector_body(shifted, I64(0), count, None, {})
+            elif left > 0 and start and self.may_overlap(loop):
+                last = ir.For(lane, ir.Const(count), _at(loop, ir.add(lane, ir.Const(extent - count))), "vector")
+                self.vector_body(last, I64(0), count, None, {})
             elif left > 0:
                 self.remainder(shifted, I64(0), I64(left), count, {})
 
@@ -279,13 +287,44 @@ class Emitter:
                 mask = b.icmp_signed("<", iota, splat(b, b.sub(end, start), count))
                 self.vector_body(loop, start, count, mask, partials)
             return
+        if _is_zero(start) or not self.may_overlap(loop):
+            self.one_by_one(loop, start, end)
+            return
+        with b.if_then(b.icmp_signed("<", start, end)), b.if_else(b.icmp_signed("<", I64(0), start)) as (then, orelse):
+            with then:
+                self.overlapping_vector(loop, start, end, count, partials)
+            with orelse:
+                self.one_by_one(loop, start, end)
+
+    def may_overlap(self, loop: ir.For) -> bool:
+        return not self.target.masked and not _has_registers(loop.body) and repeatable(loop.body, self.shared)
+
+    def one_by_one(self, loop: ir.For, start: ll.Value, end: ll.Value) -> None:
         with self.counted(start, end, 1, f"{loop.var.name}.rest") as i:
             self.values[loop.var] = i
             self.body(loop.body)
 
-    def vector_body(self, loop: ir.For, base: ll.Value, count: int, mask: ll.Value | None, partials: dict[ir.Var, ll.Value]) -> None:
+    def overlapping_vector(
+        self, loop: ir.For, start: ll.Value, end: ll.Value, count: int, partials: dict[ir.Var, ll.Value]
+    ) -> None:
+        """The last whole vector of iterations, of which those before ``start`` are done already and do not count in reductions."""
+        b = self.builder
+        base = b.sub(end, I64(count))
+        iota = ll.Constant(ll.VectorType(I64, count), [I64(i) for i in range(count)])
+        fresh = b.icmp_signed(">=", iota, splat(b, b.sub(start, base), count)) if partials else None
+        self.vector_body(loop, base, count, None, partials, fresh)
+
+    def vector_body(
+        self,
+        loop: ir.For,
+        base: ll.Value,
+        count: int,
+        mask: ll.Value | None,
+        partials: dict[ir.Var, ll.Value],
+        fresh: ll.Value | None = None,
+    ) -> None:
         saved = self.lanes, self.varying_memo, self.reductions
-        self.lanes, self.varying_memo, self.reductions = Lanes(loop.var, base, count, mask), {}, partials
+        self.lanes, self.varying_memo, self.reductions = Lanes(loop.var, base, count, mask, fresh), {}, partials
         self.body(loop.body)
         self.lanes, self.varying_memo, self.reductions = saved
 

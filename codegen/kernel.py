@@ -114,7 +114,7 @@ def _emit_tile(module: ll.Module, function: TileFunction, source: KernelSource, 
     symbol = ll.Function(module, ll.FunctionType(arith.I64, arguments), f"loopnest.{function.name}")
     symbol.linkage = "internal"
     symbol.attributes.add("nounwind")
-    shared = {name for pair in source.nest.inplace for name in pair}
+    shared = frozenset(name for pair in source.nest.inplace for name in pair)
     for argument, buffer in zip(symbol.args[1:], function.buffers, strict=False):
         argument.name = buffer.name
         if buffer.name not in shared:
@@ -122,7 +122,8 @@ def _emit_tile(module: ll.Module, function: TileFunction, source: KernelSource, 
     symbol.args[0].name = "extents"
     symbol.args[0].add_attribute("noalias")
     builder = ll.IRBuilder(symbol.append_basic_block("entry"))
-    emitter = Emitter(builder, target, symbol.args[0], dict(zip(function.buffers, symbol.args[1:], strict=False)))
+    buffers = dict(zip(function.buffers, symbol.args[1:], strict=False))
+    emitter = Emitter(builder, target, symbol.args[0], buffers, shared=shared)
     emitter.values.update(zip(function.variables, symbol.args[1 + len(function.buffers) :], strict=True))
     for i, param in enumerate(source.params, 1):
         address = builder.gep(symbol.args[0], [arith.I64(i)], source_etype=arith.I64)
