@@ -5,6 +5,10 @@ and those of 8 and 4 bits) are held as their bits and only converted: arithmetic
 held in i8.
 """
 
+# llvmlite has no type stubs, and what pyright infers from its source is wrong.
+# pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportReturnType=false, reportAssignmentType=false
+# pyright: reportCallIssue=false
+
 from __future__ import annotations
 
 from collections.abc import Callable

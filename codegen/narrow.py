@@ -8,6 +8,10 @@ Neural Networks" (arXiv:2206.02915, the ``fnuz`` ones) and of the OCP Microscali
 overflow are those of ONNX's Cast.
 """
 
+# llvmlite has no type stubs, and what pyright infers from its source is wrong.
+# pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportReturnType=false, reportAssignmentType=false
+# pyright: reportCallIssue=false
+
 from __future__ import annotations
 
 from dataclasses import dataclass

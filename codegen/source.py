@@ -1,7 +1,8 @@
 """A scheduled nest as Python source: the parallel loops for Numba, and one function per tile.
 
 The text runs as it stands (``codegen.plain`` supplies vector(), select(), minimum() and the rest as plain Python), and it is what a person
-reads, what Numba compiles (with the tile functions replaced by LLVM emitted from the same loop IR), and, with the target, the kernel's identity.
+reads, what Numba compiles (with the tile functions replaced by LLVM emitted from the same loop IR), and, with the target, the
+kernel's identity.
 """
 
 from __future__ import annotations
@@ -209,7 +210,8 @@ class _Printer:
 
 
 _RESERVED = (
-    *("share", "quotient", "remainder", "tile", "vector", "unroll", "range", "registers", "select", "minimum", "maximum", "divide", "rem", "shl", "shr", "neg", "logical_not"),
+    *("share", "quotient", "remainder", "tile", "vector", "unroll", "range", "registers", "select"),
+    *("minimum", "maximum", "divide", "rem", "shl", "shr", "neg", "logical_not"),
     *(dtype.name for dtype in dtypes.ALL),
     *UNARY,
     *BINARY,

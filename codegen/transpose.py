@@ -8,6 +8,10 @@ Source of the network: Eklundh, "A fast computer method for matrix transposing" 
 first, whole 128-bit parts after that, which are single instructions on x86 and Arm alike.
 """
 
+# llvmlite has no type stubs, and what pyright infers from its source is wrong.
+# pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportReturnType=false, reportAssignmentType=false
+# pyright: reportCallIssue=false
+
 from __future__ import annotations
 
 from dataclasses import dataclass

@@ -330,7 +330,7 @@ class Tile(Stmt):
 
 @dataclass(frozen=True, eq=False)
 class LoopNest:
-    """A kernel. ``buffers`` are its arguments in order; ``errors`` the messages of its ``Fail`` statements, where ``{value}`` is the culprit.
+    """A kernel. ``buffers`` are its arguments in order; ``errors`` the messages of its ``Fail`` statements (``{value}``: the culprit).
 
     ``inplace`` names pairs (input, output) that may be the same memory, each element read before it is written.
     """
@@ -482,7 +482,7 @@ def _divide(a: Expr, f: int) -> tuple[Expr, Expr]:
 
 def _within(e: Expr, f: int) -> bool:
     low, high = bounds(e)
-    return low is not None and high is not None and 0 <= low and high < f
+    return low is not None and high is not None and low >= 0 and high < f
 
 
 def bounds(e: Expr) -> tuple[int | None, int | None]:

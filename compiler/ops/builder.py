@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -29,7 +29,7 @@ class Builder:
         self.body.append(stmt)
 
     @contextmanager
-    def collect(self) -> Iterator[list[ir.Stmt]]:
+    def collect(self) -> Generator[list[ir.Stmt]]:
         """The statements emitted inside, apart."""
         outer, self.body = self.body, []
         inner = self.body
@@ -39,7 +39,7 @@ class Builder:
             self.body = outer
 
     @contextmanager
-    def loop(self, name: str, extent: ir.Operand, kind: ir.LoopKind = "serial") -> Iterator[ir.Var]:
+    def loop(self, name: str, extent: ir.Operand, kind: ir.LoopKind = "serial") -> Generator[ir.Var]:
         """``for name in range(extent)``. Kinds: "parallel" only outermost (nested directly, or alone), "vector" only innermost, with
         independent iterations or reductions into scalars of the form x = op(x, e); "unroll" and "serial" anywhere."""
         bound = ir.index(extent)
@@ -49,7 +49,7 @@ class Builder:
         self.emit(ir.For(var, bound, tuple(inner), kind))
 
     @contextmanager
-    def loops(self, stem: str, extents: Sequence[ir.Operand], kind: ir.LoopKind = "serial") -> Iterator[tuple[ir.Var, ...]]:
+    def loops(self, stem: str, extents: Sequence[ir.Operand], kind: ir.LoopKind = "serial") -> Generator[tuple[ir.Var, ...]]:
         """Perfectly nested loops, the first outermost."""
         variables = tuple(ir.Var(f"{stem}{i}", extent=ir.index(e)) for i, e in enumerate(extents))
         with self.collect() as inner:
@@ -62,19 +62,19 @@ class Builder:
             self.emit(stmt)
 
     @contextmanager
-    def vector_loops(self, stem: str, extents: Sequence[ir.Operand]) -> Iterator[tuple[ir.Var, ...]]:
+    def vector_loops(self, stem: str, extents: Sequence[ir.Operand]) -> Generator[tuple[ir.Var, ...]]:
         """Perfectly nested loops, the innermost one a vector loop."""
         with self.loops(stem, extents[:-1]) as outer, self.loop(f"{stem}{len(extents) - 1}", extents[-1], "vector") as last:
             yield (*outer, last)
 
     @contextmanager
-    def when(self, condition: ir.Expr) -> Iterator[None]:
+    def when(self, condition: ir.Expr) -> Generator[None]:
         with self.collect() as inner:
             yield
         self.emit(ir.If(condition, tuple(inner)))
 
     @contextmanager
-    def otherwise(self) -> Iterator[None]:
+    def otherwise(self) -> Generator[None]:
         """The other branch of the ``when`` just closed."""
         last = self.body[-1]
         assert isinstance(last, ir.If) and not last.orelse
@@ -83,7 +83,7 @@ class Builder:
         self.body[-1] = ir.If(last.condition, last.then, tuple(inner))
 
     @contextmanager
-    def repeat_while(self, condition: ir.Expr) -> Iterator[None]:
+    def repeat_while(self, condition: ir.Expr) -> Generator[None]:
         with self.collect() as inner:
             yield
         self.emit(ir.While(condition, tuple(inner)))

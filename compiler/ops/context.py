@@ -166,7 +166,7 @@ class Op(InferContext):
         return i < len(self.node.outputs) and bool(self.node.outputs[i])
 
     def table(self, name: str, array: np.ndarray) -> ir.Buffer:
-        """Numbers worked out while planning (interpolation weights, say), as one more argument of the kernel. Names differ within a node."""
+        """Numbers worked out while planning (interpolation weights, say), as one more argument of the kernel. Names differ in a node."""
         assert self.tables is not None
         return self.tables(name, array)
 

@@ -57,9 +57,7 @@ def infer_conv(context: InferContext) -> TensorType:
     _, dilated = kernel_extents(context)
     before, after = padding(context, x[2:], dilated)
     strides = window(context, "strides", len(dilated))
-    spatial = tuple(
-        (n + p + q - k) // s + 1 for n, p, q, k, s in zip(x[2:], before, after, dilated, strides, strict=True)
-    )
+    spatial = tuple((n + p + q - k) // s + 1 for n, p, q, k, s in zip(x[2:], before, after, dilated, strides, strict=True))
     if any(n < 1 for n in spatial):
         raise context.fail(f"the window {dilated} does not fit into the input {x} padded by {before} and {after}")
     return TensorType(context.dtype(0), (x[0], w[0], *spatial))
@@ -85,7 +83,7 @@ def conv(op: Op, index: tuple[ir.Expr, ...]) -> Reduce:
     def finish(total: ir.Expr) -> ir.Expr:
         return total + op.input(2)(c) if op.has(2) else total
 
-    axes = [("ci", w.shape[1]), *zip(("kd", "kh", "kw")[-len(out) :] if len(out) <= 3 else [f"k{i}" for i in range(len(out))], w.shape[2:], strict=True)]
+    axes = [("ci", w.shape[1]), *((f"k{i}", extent) for i, extent in enumerate(w.shape[2:]))]
     return Reduce("add", tuple(axes), term, finish)
 
 
@@ -119,7 +117,7 @@ def transposed_padding(context: InferContext, sizes: Sequence[int]) -> tuple[tup
 
 @reduction("ConvTranspose", infer=infer_conv_transpose)
 def conv_transpose(op: Op, index: tuple[ir.Expr, ...]) -> Reduce:
-    """y[n, c, o] = bias[c] + sum_{i, k: (o + pad - k * dilation) divisible by stride} x[n, i, (o + pad - k * dilation) / stride] * w[i, c, k]"""
+    """y[n, c, o] = bias[c] + sum_{i, k} x[n, i, at(o, k) / stride] * w[i, c, k], at(o, k) = o + pad - k * dilation divisible by stride"""
     x, w = op.input(0), op.input(1)
     n, c, *out = index
     before, _ = transposed_padding(op, x.sizes[2:])

@@ -11,8 +11,8 @@
                         acc[r, v] += a[i, r.o * R + r, k] * b[i, k, v.o * V + v]
             y[i, r.o * R + r, v.o * V + v] = finish(acc[r, v])
 
-What is left of the row and the vector axis after whole blocks gets a tile of its own size. Constant operands are packed in the order in which
-the loops read them; operands that do not walk along the vector axis are packed into scratch memory first.
+What is left of the row and the vector axis after whole blocks gets a tile of its own size. Constant operands are packed in the order
+in which the loops read them; operands that do not walk along the vector axis are packed into scratch memory first.
 """
 
 from __future__ import annotations
