@@ -1,6 +1,6 @@
 """Which vector loops may do an iteration twice, so that the last iterations are a whole vector that overlaps the one before.
 
-    for i in vector(n): y[i] = f(x[i])   ->   y[0:8], y[8:16], ..., y[n - 8 : n]
+for i in vector(n): y[i] = f(x[i])   ->   y[0:8], y[8:16], ..., y[n - 8 : n]
 """
 
 from __future__ import annotations

@@ -159,6 +159,13 @@ def test_softmax_dtypes(dtype: Any) -> None:
     agrees(oh.make_node("Softmax", ["x"], ["y"]), {"x": x}, reference, tolerance=1e-3 if dtype is np.float16 else 1e-12)
 
 
+@pytest.mark.parametrize("op", ["Softmax", "LogSoftmax"])
+def test_softmax_of_what_is_not_finite(op: str) -> None:
+    x = values(4, 37)
+    x[0, 5], x[1, :], x[2, 3] = np.nan, -np.inf, -np.inf
+    agrees(oh.make_node(op, ["x"], ["y"]), {"x": x})
+
+
 def test_softmax_takes_its_surroundings_in() -> None:
     nodes = [
         oh.make_node("Mul", ["x", "scale"], ["scaled"]),
