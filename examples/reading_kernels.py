@@ -24,8 +24,8 @@ def conv_relu_add() -> ModelProto:
             helper.make_node("Relu", ["s"], ["y"], name="relu"),
         ],
         "conv_relu_add",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 16, 14, 14])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 16, 14, 14])],
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 16, 12, 12])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 16, 12, 12])],
         [numpy_helper.from_array(weights, "w"), numpy_helper.from_array(np.full(16, 0.5, np.float32), "b")],
     )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
