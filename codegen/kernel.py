@@ -4,6 +4,9 @@ The code follows Numba's calling convention (status returned; result and excepti
 so that it can be linked and called without Numba.
 """
 
+# Neither llvmlite nor numba has type stubs, and what pyright infers from their sources is wrong.
+# pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportIncompatibleVariableOverride=false
+
 from __future__ import annotations
 
 import inspect

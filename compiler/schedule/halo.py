@@ -1,6 +1,6 @@
 """The halo of a tensor: zeros around its spatial axes, written by whatever kernel makes the tensor.
 
-    for n, c in parallel: rows above and below, then columns left and right, each a vector loop over what is contiguous
+for n, c in parallel: rows above and below, then columns left and right, each a vector loop over what is contiguous
 """
 
 from __future__ import annotations

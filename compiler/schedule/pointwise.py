@@ -1,6 +1,6 @@
 """Pointwise groups on flat memory: adjacent axes along which every operand walks evenly become one.
 
-    y[n, c, h, w] = relu(x[n, c, h, w] + b[c])   ->   y[i, j] = relu(x[i, j] + b[i]),  i = n * c, j = h * w
+y[n, c, h, w] = relu(x[n, c, h, w] + b[c])   ->   y[i, j] = relu(x[i, j] + b[i]),  i = n * c, j = h * w
 """
 
 from __future__ import annotations
@@ -27,9 +27,7 @@ def lower_pointwise(lowering: Lowering, root: str) -> bool:
         return False
     extents, merged = merge_axes(out.inner, list(strides.values()))
     keep_block = bool(out.layout.block) and extents[-1] == out.layout.block
-    shape = tuple(
-        ir.Const(e) if keep_block and i == len(extents) - 1 else lowering.extents(e) for i, e in enumerate(extents)
-    )
+    shape = tuple(ir.Const(e) if keep_block and i == len(extents) - 1 else lowering.extents(e) for i, e in enumerate(extents))
     for name, steps in zip(strides, merged, strict=True):
         scope: ir.Scope = "output" if name in lowering.group.outputs else "input"
         number = list(strides).index(name)
