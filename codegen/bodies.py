@@ -1,0 +1,73 @@
+"""Facts about the bodies of loops that decide how they are emitted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ..ir import loops as ir
+
+
+def at(loop: ir.For, value: ir.Expr) -> ir.Body:
+    """The body of one iteration."""
+    return ir.map_expressions(loop.body, lambda e: ir.substitute(e, {loop.var: value}))
+
+
+def constant_extent(loop: ir.For) -> int:
+    if not isinstance(loop.extent, ir.Const):
+        raise ValueError(f"loop {loop.var.name!r} is unrolled, but its extent is not constant")
+    return int(loop.extent.value)  # type: ignore[arg-type]
+
+
+def memory_bits(body: ir.Body) -> list[int]:
+    """The widths of all elements that ``body`` loads or stores (loads inside index expressions left out), and of its scalars."""
+    bits: list[int] = []
+    for stmt in ir.statements(body):
+        if isinstance(stmt, ir.Store | ir.Declare | ir.Assign):
+            bits.append((stmt.buffer if isinstance(stmt, ir.Store) else stmt.var).dtype.itemsize * 8)
+        if isinstance(stmt, ir.Store | ir.Declare | ir.Assign | ir.Let):
+            bits.extend(loaded_bits(stmt.value))
+    return bits or [32]
+
+
+def loaded_bits(e: ir.Expr) -> Iterator[int]:
+    if isinstance(e, ir.Load):
+        yield e.buffer.dtype.itemsize * 8
+        return
+    if isinstance(e, ir.Cast):
+        yield e.dtype.itemsize * 8
+    for child in ir.operands(e):
+        yield from loaded_bits(child)
+
+
+def widest(body: ir.Body) -> int:
+    """The width by which lanes are counted: of the vector registers in use, on which loops must agree, else of the widest element."""
+    widths = [b.dtype.bits for b in registers(body)]
+    return max(widths or memory_bits(body))
+
+
+def narrowest(body: ir.Body) -> int:
+    return min(memory_bits(body))
+
+
+def has_registers(body: ir.Body) -> bool:
+    return any(True for _ in registers(body))
+
+
+def registers(body: ir.Body) -> Iterator[ir.Buffer]:
+    """The register buffers that ``body`` loads from or stores to."""
+    for stmt in ir.statements(body):
+        loads = (x.buffer for e in ir.expressions(stmt) for x in ir.walk(e) if isinstance(x, ir.Load))
+        stores = (stmt.buffer,) if isinstance(stmt, ir.Store) else ()
+        yield from (buffer for buffer in (*stores, *loads) if buffer.scope == "register")
+
+
+def reduced(loop: ir.For) -> dict[ir.Var, str]:
+    """The scalars declared outside of ``loop`` that it reduces into, with the operation."""
+    inside = {s.var for s in ir.statements(loop.body) if isinstance(s, ir.Declare)}
+    found: dict[ir.Var, str] = {}
+    for stmt in ir.statements(loop.body):
+        if isinstance(stmt, ir.Assign) and stmt.var not in inside:
+            if not (isinstance(stmt.value, ir.Binary) and stmt.value.a is stmt.var):
+                raise ValueError(f"vector loop {loop.var.name!r} assigns {stmt.var.name!r} in a form that is not a reduction")
+            found[stmt.var] = stmt.value.op
+    return found

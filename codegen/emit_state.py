@@ -1,0 +1,121 @@
+"""What the parts of the emitter share: the function being written, the vector loop being emitted, constant indices folded."""
+
+# llvmlite has no type stubs, and what pyright infers from its source is wrong.
+# pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportReturnType=false, reportAssignmentType=false
+# pyright: reportCallIssue=false
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import llvmlite.ir as ll
+
+from ..ir import loops as ir
+from . import arith
+from .arith import I64
+from .target import Target
+
+
+@dataclass
+class Lanes:
+    """The vector loop being emitted: iterations base, base + 1, ..., base + count - 1 of ``var``, those in ``mask`` being active.
+    Those not in ``fresh`` are done a second time, and do not count in reductions."""
+
+    var: ir.Var
+    base: ll.Value
+    count: int
+    mask: ll.Value | None = None
+    fresh: ll.Value | None = None
+
+
+@dataclass
+class Linear:
+    """An index as base + step * lane; ``step`` None means that it is not of that form."""
+
+    base: ll.Value
+    step: ll.Value | None
+
+
+@dataclass
+class State(ABC):
+    """``buffers`` maps arguments to pointers, ``values`` variables to scalars (or vectors, inside a vector loop)."""
+
+    builder: ll.IRBuilder
+    target: Target
+    extents: ll.Value
+    buffers: dict[ir.Buffer, ll.Value]
+    values: dict[ir.Expr, ll.Value] = field(default_factory=dict)
+    linear: dict[ir.Var, Linear] = field(default_factory=dict)
+    cells: dict[ir.Var, ll.Value] = field(default_factory=dict)
+    registers: dict[tuple[ir.Buffer, tuple[int, ...]], ll.Value] = field(default_factory=dict)
+    reductions: dict[ir.Var, ll.Value] = field(default_factory=dict)
+    lanes: Lanes | None = None
+    memo: dict[ir.Expr, ll.Value] = field(default_factory=dict)
+    varying_memo: dict[ir.Expr, bool] = field(default_factory=dict)
+    shared: frozenset[str] = frozenset()
+    """Names of buffers that may be the same memory."""
+    preloaded: dict[ir.Expr, ll.Value] = field(default_factory=dict)
+    """Loads whose vectors are there already: see ``transpose``."""
+
+    @abstractmethod
+    def value(self, e: ir.Expr) -> ll.Value:
+        """``e`` as an LLVM value: a vector where it varies between lanes."""
+
+    @abstractmethod
+    def varying(self, e: ir.Expr) -> bool:
+        """Whether ``e`` differs between the lanes."""
+
+    @abstractmethod
+    def linear_form(self, e: ir.Expr) -> Linear:
+        """An index expression as base + step * lane."""
+
+    @contextmanager
+    def masked(self, condition: ll.Value) -> Generator[ll.Value]:
+        assert self.lanes is not None
+        outer = self.lanes.mask
+        self.lanes.mask = condition if outer is None else self.builder.and_(outer, condition)
+        try:
+            yield self.lanes.mask
+        finally:
+            self.lanes.mask = outer
+
+    def any(self, mask: ll.Value) -> ll.Value:
+        return arith.any_lane(self.builder, mask)
+
+    def iota(self) -> ll.Value:
+        assert self.lanes is not None
+        return ll.Constant(ll.VectorType(I64, self.lanes.count), [I64(i) for i in range(self.lanes.count)])
+
+    def stack(self, type_: ll.Type, name: str) -> ll.Value:
+        """A stack cell, made in the entry block, that LLVM promotes to a register."""
+        with self.builder.goto_entry_block():
+            return self.builder.alloca(type_, name=name)
+
+
+def number(value: ll.Value | None) -> int | None:
+    return value.constant if isinstance(value, ll.Constant) and isinstance(value.type, ll.IntType) else None
+
+
+def is_zero(value: ll.Value | None) -> bool:
+    return number(value) == 0
+
+
+def is_one(value: ll.Value | None) -> bool:
+    return number(value) == 1
+
+
+def fold(builder: ll.IRBuilder, op: str, a: ll.Value, b: ll.Value) -> ll.Value:
+    """add, sub or mul of two indices, folded where a side is a constant that allows it."""
+    x, y = number(a), number(b)
+    if x is not None and y is not None:
+        return I64({"add": x + y, "sub": x - y, "mul": x * y}[op])
+    if y == (1 if op == "mul" else 0):
+        return a
+    if x == (1 if op == "mul" else 0) and op != "sub":
+        return b
+    if op == "mul" and (x == 0 or y == 0):
+        return I64(0)
+    return getattr(builder, op)(a, b)

@@ -1,0 +1,146 @@
+"""Expressions of the emitter: a vector where an expression varies between the lanes, a scalar elsewhere."""
+
+# llvmlite has no type stubs, and what pyright infers from its source is wrong.
+# pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportReturnType=false, reportAssignmentType=false
+# pyright: reportCallIssue=false
+
+from __future__ import annotations
+
+import llvmlite.ir as ll
+
+from ..ir import loops as ir
+from . import arith
+from .arith import I64, splat
+from .emit_memory import Memory
+from .emit_state import Linear, fold, is_zero
+
+
+class Values(Memory):
+    """Emits expressions, each once within a statement."""
+
+    def varying(self, e: ir.Expr) -> bool:
+        """Whether ``e`` differs between the lanes."""
+        if self.lanes is None:
+            return False
+        known = self.varying_memo.get(e)
+        if known is None:
+            match e:
+                case ir.Var():
+                    known = e is self.lanes.var
+                case ir.Load(buffer) if buffer.scope == "register":
+                    known = any(self.varying(i) for i in e.index)
+                case _:
+                    known = any(self.varying(child) for child in ir.operands(e))
+            self.varying_memo[e] = known
+        return known
+
+    def value(self, e: ir.Expr) -> ll.Value:
+        """``e`` as an LLVM value: a vector where it varies between lanes."""
+        found = self.memo.get(e)
+        if found is None:
+            found = self.memo[e] = self.compute(e)
+        return found
+
+    def compute(self, e: ir.Expr) -> ll.Value:
+        b = self.builder
+        match e:
+            case ir.Const(value, dtype):
+                return arith.constant(arith.value_type(dtype), value)
+            case ir.Param():
+                return self.values[e]
+            case ir.Var():
+                return self.variable(e)
+            case ir.Load(buffer, index):
+                return self.preloaded[e] if e in self.preloaded else self.load(buffer, index)
+            case ir.Unary(op, a):
+                return arith.unary(b, op, a.dtype, self.value(a))
+            case ir.Binary(op, x, y):
+                return self.binary(op, x, y)
+            case ir.Select(c, x, y):
+                condition, left, right = self.value(c), self.value(x), self.value(y)
+                if isinstance(condition.type, ll.VectorType):
+                    condition, left, right = arith.unify(b, condition, left, right)
+                else:
+                    left, right = arith.unify(b, left, right)
+                return b.select(condition, left, right)
+            case ir.Guarded(c, x, y):
+                return self.guarded(c, x, y)
+            case ir.Cast(a, dtype, saturate):
+                return arith.cast(b, self.value(a), a.dtype, dtype, saturate=saturate)
+            case ir.Bitcast(a, dtype):
+                source = self.value(a)
+                return b.bitcast(source, arith.like(source, arith.value_type(dtype)))
+            case _:
+                raise TypeError(type(e).__name__)
+
+    def binary(self, op: str, x: ir.Expr, y: ir.Expr) -> ll.Value:
+        a, c = self.value(x), self.value(y)
+        if x.dtype is ir.INDEX and op in ("floordiv", "mod"):
+            low, _ = ir.bounds(x)
+            if low is not None and low >= 0:
+                a, c = arith.unify(self.builder, a, c)
+                return self.builder.udiv(a, c) if op == "floordiv" else self.builder.urem(a, c)
+        return arith.binary(self.builder, op, x.dtype, a, c)
+
+    def variable(self, var: ir.Var) -> ll.Value:
+        b = self.builder
+        if var in self.cells:
+            return b.load(self.cells[var])
+        if self.lanes is not None and (var is self.lanes.var or var in self.linear):
+            form = self.linear_form(var)
+            assert form.step is not None
+            steps = b.mul(self.iota(), splat(b, form.step, self.lanes.count))
+            return b.add(splat(b, form.base, self.lanes.count), steps)
+        return self.values[var]
+
+    def guarded(self, condition: ir.Expr, a: ir.Expr, other: ir.Expr) -> ll.Value:
+        """Branches, so that the loads in ``a`` are only made where allowed."""
+        b = self.builder
+        test, fallback = self.value(condition), self.value(other)
+        outer_memo = self.memo
+        self.memo = dict(outer_memo)
+        if isinstance(test.type, ll.VectorType):
+            with self.masked(test) as mask:
+                fallback = splat(b, fallback, mask.type.count)
+                before = b.block
+                with b.if_then(self.any(mask)):
+                    chosen = b.select(test, splat(b, self.value(a), mask.type.count), fallback)
+                    inside = b.block
+        else:
+            count = self.lanes.count if self.lanes is not None and self.varying(a) else 1
+            fallback = splat(b, fallback, count)
+            before = b.block
+            with b.if_then(test):
+                chosen = splat(b, self.value(a), arith.lanes_of(fallback))
+                inside = b.block
+        self.memo = outer_memo
+        if chosen.type != fallback.type:
+            raise TypeError(f"guarded sides differ: {chosen.type} and {fallback.type}")
+        result = b.phi(chosen.type)
+        result.add_incoming(fallback, before)
+        result.add_incoming(chosen, inside)
+        return result
+
+    def linear_form(self, e: ir.Expr) -> Linear:
+        """An index expression as base + step * lane."""
+        b = self.builder
+        if not self.varying(e):
+            return Linear(self.value(e), I64(0))
+        assert self.lanes is not None
+        match e:
+            case ir.Var() if e is self.lanes.var:
+                return Linear(self.lanes.base, I64(1))
+            case ir.Var() if e in self.linear:
+                return self.linear[e]
+            case ir.Binary("add" | "sub" as op, x, y):
+                p, q = self.linear_form(x), self.linear_form(y)
+                if p.step is not None and q.step is not None:
+                    return Linear(fold(b, op, p.base, q.base), fold(b, op, p.step, q.step))
+            case ir.Binary("mul", x, y):
+                p, q = self.linear_form(x), self.linear_form(y)
+                for moving, still in ((p, q), (q, p)):
+                    if moving.step is not None and is_zero(still.step):
+                        return Linear(fold(b, "mul", moving.base, still.base), fold(b, "mul", moving.step, still.base))
+            case _:
+                pass
+        return Linear(I64(0), None)
