@@ -18,8 +18,8 @@ from .loop_races import Access, carried, collide
 from .loop_ranges import Interval, Linear, Ranges, full_range
 from .loop_values import REDUCTIONS, is_narrow
 
-_PASSES = 4
-"""Walks at most: each may find that a mutable scalar takes more values than assumed."""
+_EXACT = 2
+"""Walks after which a mutable scalar that takes more values than assumed is taken to have all of its dtype."""
 
 
 @dataclass(frozen=True)
@@ -32,12 +32,13 @@ class Report:
 def verify(nest: ir.LoopNest) -> Report:
     """Raises ``VerificationError`` naming nest, statement and buffer when ``nest`` is invalid."""
     assumed: dict[ir.Var, Interval] = {}
-    for attempt in range(_PASSES):
-        walk = _Walk(nest, assumed, widest=attempt >= _PASSES - 2)
+    walks = 0
+    while True:
+        walk = _Walk(nest, assumed, widest=walks >= _EXACT)
         walk.run()
         if not walk.grew:
             return Report(tuple(dict.fromkeys(walk.undecided)))
-    raise AssertionError("the full range of a scalar has grown")
+        walks += 1
 
 
 @dataclass
