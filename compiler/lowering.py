@@ -277,14 +277,25 @@ class Lowering:
         if all(_definition(node).kind == "pointwise" for node in self.group.nodes) and lower_pointwise(self, root):
             return
         tensor = self.tensors[root]
-        strided_loops(self.builder, self.extents.inner(tensor), lambda place: self._at_place(tensor, place))
+        for first, extents in self._parts(tensor):
+            strided_loops(self.builder, extents, lambda place, first=first: self._at_place(tensor, first, place))
 
-    def _at_place(self, tensor: Tensor, place: Sequence[ir.Expr]) -> None:
-        """One element of the anchor's output, given where it lies in memory."""
+    def _parts(self, tensor: Tensor) -> list[tuple[ir.Expr, tuple[ir.Expr, ...]]]:
+        """The loops over a tensor's memory: the number of the first block of channels, and extents. A last block that is not full is
+        apart where an input has no memory for the channels that are too many."""
+        extents, block = self.extents.inner(tensor), tensor.layout.block
+        whole, rest = divmod(tensor.shape[1], block) if block else (0, 0)
+        if not rest or all(self.tensors[n].layout.block for n in self.group.inputs if n not in self.constants):
+            return [(ir.ZERO, extents)]
+        last = (self.extents(whole), (extents[0], ir.ONE, *extents[2:-1], ir.Const(rest)))
+        return [(ir.ZERO, (extents[0], self.extents(whole), *extents[2:])), last] if whole else [last]
+
+    def _at_place(self, tensor: Tensor, first: ir.Expr, place: Sequence[ir.Expr]) -> None:
+        """One element of the anchor's output, given where it lies in memory, from block ``first`` on."""
         index = tuple(place)
         if tensor.layout.block:
             n, c, *rest, lane = place
-            index = (n, c * tensor.layout.block + lane, *rest)
+            index = (n, (first + c) * tensor.layout.block + lane, *rest)
         self.write(tensor.name, index, self.element(self.group.anchor, index))
 
 

@@ -278,6 +278,14 @@ def test_a_vector_loop_must_not_accumulate_in_memory() -> None:
         verify(_vector(Store(y, (ir.ZERO,), y(0) + x(i)), i=(i, n), buffers=(x, y)))
 
 
+def test_a_scalar_that_only_falls_may_wrap_around() -> None:
+    x, y = (nests.buffer(name, scope, 1, dtype=dtypes.int32) for name, scope in (("x", "input"), ("y", "output")))
+    total = Var("total", dtypes.int32)
+    falling = Assign(total, ir.Binary("sub", total, ir.Binary("and", x(0), Const(7, dtypes.int32))))
+    body = (Declare(total, Const(0, dtypes.int32)), falling, Store(y, (Const(0),), total))
+    assert not verify(LoopNest("falling", (x, y), body)).undecided
+
+
 def test_outer_scalars_change_in_a_vector_loop_by_reduction_only() -> None:
     x = nests.buffer("x", "input", 8)
     i, n = nests.loop("i", 8)
