@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import ctypes
 import sys
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from .program import ALIGNMENT
+
+RECYCLED = 1 << 16
+"""Outputs of at least so many bytes are recycled: the system hands out larger blocks page by page, which costs more than many a kernel."""
 
 
 def aligned(nbytes: int) -> int:
@@ -19,7 +23,10 @@ def aligned(nbytes: int) -> int:
 
 def aligned_empty(shape: tuple[int, ...], dtype: np.dtype[Any], nbytes: int) -> tuple[np.ndarray, int]:
     """An uninitialised C-contiguous array of ``nbytes`` bytes at an address divisible by 64, and that address."""
-    raw = np.empty(nbytes + ALIGNMENT, np.uint8)
+    return _aligned_view(np.empty(nbytes + ALIGNMENT, np.uint8), shape, dtype)
+
+
+def _aligned_view(raw: np.ndarray, shape: tuple[int, ...], dtype: np.dtype[Any]) -> tuple[np.ndarray, int]:
     start = address_of(raw)
     offset = -start % ALIGNMENT
     return np.ndarray(shape, dtype, raw, offset), start + offset
@@ -64,12 +71,13 @@ class Workspace:
 
 class Workspaces:
     """A free list of workspaces, shared by the programs that are given it: as many blocks as calls ever ran at once, each as large as
-    the largest of these programs needs. Safe from many threads (list operations are atomic)."""
+    the largest of these programs needs; and the memory of their ``outputs``. Safe from many threads (list operations are atomic)."""
 
-    __slots__ = ("_free",)
+    __slots__ = ("_free", "outputs")
 
     def __init__(self) -> None:
         self._free: list[Workspace] = []
+        self.outputs = Outputs()
 
     def take(self, nbytes: int) -> Workspace:
         """A workspace of at least ``nbytes``; a free one that is too small is dropped for a larger one."""
@@ -82,3 +90,64 @@ class Workspaces:
     def give(self, workspace: Workspace) -> None:
         """Returns a workspace that its call is done with."""
         self._free.append(workspace)
+
+
+def _count_references() -> Callable[[object], int] | None:
+    """What counts the references to an object exactly; None where nothing does (no reference counts, or threads without a global lock)."""
+    if sys.implementation.name != "cpython" or not getattr(sys, "_is_gil_enabled", lambda: True)():
+        return None
+    return sys.getrefcount
+
+
+class Outputs:
+    """Memory of outputs that was handed out, the oldest first: a block that no array lies in any more is handed out again.
+
+    Two blocks per output are kept, so that a caller who holds the results of one call until the next one returns gets them in turn. A
+    block still in use when its turn comes belongs to its holder. Safe from many threads: a block is taken off the list atomically.
+    """
+
+    __slots__ = ("_handed_out",)
+
+    def __init__(self) -> None:
+        self._handed_out: deque[np.ndarray] = deque()
+
+    def take(self, shape: tuple[int, ...], dtype: np.dtype[Any], nbytes: int, count: int) -> tuple[np.ndarray, int]:
+        """An uninitialised array as ``aligned_empty`` makes it; ``count`` is how many recycled outputs the calling program has."""
+        raw = self._oldest(nbytes + ALIGNMENT, 2 * count)
+        if raw is None:
+            raw = np.empty(nbytes + ALIGNMENT, np.uint8)
+        result = _aligned_view(raw, shape, dtype)
+        self._handed_out.append(raw)
+        return result
+
+    def _oldest(self, nbytes: int, kept: int) -> np.ndarray | None:
+        """The oldest block, when as many as are kept exist and it is free and of about this size."""
+        raw = None
+        while _REFERENCES is not None and len(self._handed_out) >= kept:
+            try:
+                raw = self._handed_out.popleft()
+            except IndexError:
+                return None
+        if raw is None or _REFERENCES is None or not nbytes <= raw.nbytes < 2 * nbytes:
+            return None
+        return raw if _REFERENCES(raw) == _ALONE else None
+
+    @staticmethod
+    def recycles(nbytes: int) -> bool:
+        """Whether an output of so many bytes is worth it."""
+        return nbytes >= RECYCLED and _REFERENCES is not None
+
+
+_REFERENCES = _count_references()
+
+
+def _alone() -> int:
+    """The count of an object that only a local variable refers to."""
+    raw = None
+    handed_out = deque([np.empty(1, np.uint8)])
+    while handed_out:
+        raw = handed_out.popleft()
+    return _REFERENCES(raw) if _REFERENCES is not None else 0
+
+
+_ALONE = _alone()

@@ -10,7 +10,7 @@ from struct import Struct
 import numpy as np
 
 from ..ir.errors import InputError, KernelError
-from .buffers import Workspace, Workspaces, address_of, aligned, aligned_empty
+from .buffers import Outputs, Workspace, Workspaces, address_of, aligned, aligned_empty
 from .driver import BARRIER, PARALLEL, driver
 from .profile import Profile, StepTime
 from .program import Program, Step, TensorSpec
@@ -50,7 +50,8 @@ class Executable:
         self._team: Team | None = team_of(threads) if parallel else None
         self._dispatch = driver().dispatch
         self._inputs = [(spec.nbytes, spec.numpy.alignment) for spec in program.inputs]
-        self._outputs = [(spec.extents, spec.numpy, spec.nbytes) for spec in program.outputs]
+        self._outputs = [(spec.extents, spec.numpy, spec.nbytes, Outputs.recycles(spec.nbytes)) for spec in program.outputs]
+        self._recycled = sum(recycled for *_, recycled in self._outputs)
         self._workspaces = workspaces or Workspaces()
         self._lay_out(program)
 
@@ -93,7 +94,8 @@ class Executable:
     def run(self, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray] | None = None) -> list[np.ndarray]:
         """Computes the outputs from ``inputs``, which have the program's dtypes and shapes; other strides are copied first.
 
-        Outputs are fresh arrays, or ``outputs`` when given (C-contiguous, of the program's dtypes and shapes). Raises ``InputError``
+        Outputs are arrays that nobody else holds, or ``outputs`` when given (C-contiguous, of the program's dtypes and shapes). Raises
+        ``InputError``
         for arrays that do not fit, ``KernelError`` when a kernel stops on bad data.
         """
         return self._call(inputs, outputs, 0)
@@ -130,8 +132,11 @@ class Executable:
             addresses.append(address)
         if outputs is None:
             results: list[np.ndarray] = []
-            for shape, dtype, nbytes in self._outputs:
-                array, address = aligned_empty(shape, dtype, nbytes)
+            for shape, dtype, nbytes, recycled in self._outputs:
+                if recycled:
+                    array, address = self._workspaces.outputs.take(shape, dtype, nbytes, self._recycled)
+                else:
+                    array, address = aligned_empty(shape, dtype, nbytes)
                 results.append(array)
                 addresses.append(address)
         else:

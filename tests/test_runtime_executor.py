@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from loopnest.ir.errors import InputError, KernelError
-from loopnest.runtime.buffers import Workspaces, address_of, aligned_empty
+from loopnest.runtime.buffers import RECYCLED, Workspaces, address_of, aligned_empty
 from loopnest.runtime.executor import Executable
 from loopnest.runtime.program import Program, Step
 from tests.runtime_programs import chain, chained, executable, vector, whole
@@ -183,6 +183,55 @@ def test_programs_share_workspaces() -> None:
     for f, n in zip(programs, (8, 4000, 8), strict=True):
         np.testing.assert_array_equal(f.run([np.arange(n)])[0], chained(np.arange(n), 3))
     assert len(shared._free) == 1
+
+
+def test_large_outputs_are_recycled_once_nobody_holds_them() -> None:
+    n = RECYCLED
+    f, x = executable(chain(2, n=n)), np.arange(n)
+    first, second = f.run([x])[0], f.run([x])[0]
+    address = address_of(first)
+    del first
+    assert address_of(f.run([x])[0]) == address
+    view = second[3:].reshape(-1, 1)
+    del second
+    later = [f.run([x + i])[0] for i in range(5)]
+    np.testing.assert_array_equal(view[:, 0], chained(x, 2)[3:])
+    for i, y in enumerate(later):
+        np.testing.assert_array_equal(y, chained(x + i, 2))
+
+
+def test_recycled_outputs_of_programs_of_other_sizes() -> None:
+    shared = Workspaces()
+    sizes = (RECYCLED, 3 * RECYCLED, RECYCLED, 2 * RECYCLED)
+    programs = [chain(2, n=n) for n in sizes]
+    addresses = executable(programs[0]).__dict__["_keep"].addresses
+    runs = [Executable(program, addresses, workspaces=shared) for program in programs]
+    held = [(f.run([np.arange(n) * i])[0], n, i) for i in range(3) for f, n in zip(runs, sizes, strict=True)]
+    for y, n, i in held:
+        np.testing.assert_array_equal(y, chained(np.arange(n) * i, 2))
+    assert len(shared.outputs._handed_out) <= 2
+
+
+@pytest.mark.parametrize("threads", THREADS)
+def test_many_threads_at_once_with_recycled_outputs(threads: int) -> None:
+    f = executable(chain(2, n=RECYCLED // 8), threads)
+    wrong: list[int] = []
+
+    def work(seed: int) -> None:
+        x = np.arange(RECYCLED // 8) * seed
+        expected = chained(x, 2)
+        held: list[np.ndarray] = []
+        for i in range(60):
+            held = [*held[-(i % 3) :], f.run([x])[0]] if i % 3 else [f.run([x])[0]]
+            if not all(np.array_equal(y, expected) for y in held):
+                wrong.append(seed)
+
+    callers = [threading.Thread(target=work, args=(seed,)) for seed in range(6)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join(60)
+    assert not wrong
 
 
 @pytest.mark.parametrize("threads", THREADS)
