@@ -62,6 +62,17 @@ class Builder:
             self.emit(stmt)
 
     @contextmanager
+    def nested(self, variables: Sequence[ir.Var]) -> Generator[None]:
+        """Serial loops over variables that are there already, the first outermost."""
+        with self.collect() as inner:
+            yield
+        body = tuple(inner)
+        for var in reversed(variables):
+            assert var.extent is not None
+            body = (ir.For(var, var.extent, body, "serial"),)
+        self.body.extend(body)
+
+    @contextmanager
     def vector_loops(self, stem: str, extents: Sequence[ir.Operand]) -> Generator[tuple[ir.Var, ...]]:
         """Perfectly nested loops, the innermost one a vector loop."""
         with self.loops(stem, extents[:-1]) as outer, self.loop(f"{stem}{len(extents) - 1}", extents[-1], "vector") as last:

@@ -19,21 +19,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from math import prod
 from typing import TYPE_CHECKING
 
 from ...ir import loops as ir
-from ..ops.builder import neutral
 from ..ops.context import Op, Reduce
 from ..tensor import Tensor
 from .reduction import step_of
+from .register_tile import in_parts, register_tile
 
 if TYPE_CHECKING:
     from ..lowering import Lowering
 
 Define = Callable[..., Reduce]
-PART = 256
-"""Products that are summed in one go; longer sums are sums of such parts."""
 MIN_TASKS = 8
 """With fewer blocks of the vector axis and outer axes than this, the blocks of the row axis are tasks too."""
 
@@ -234,7 +231,7 @@ class _Emission:
             place[a.row] = row_index
         reduce = a.define(*place)
         loops, values = _reduce_loops(reduce, a)
-        loops, values, partial = _in_parts(loops, values)
+        loops, values, partial = in_parts(loops, values)
         term = reduce.term(*values)
         outer = [v for i, v in enumerate(place) if i not in (a.vector, a.row)]
         order = [v for v in (*outer, block, row_block, *loops, row, column) if isinstance(v, ir.Var)]
@@ -243,44 +240,10 @@ class _Emission:
         index = tuple(place)
 
         def tile() -> None:
-            def each(emit: Callable[[tuple[ir.Expr, ...]], None]) -> None:
-                with b.collect() as inner:
-                    emit((row if rows > 1 else ir.ZERO, column))
-                body: ir.Body = (ir.For(column, ir.Const(columns), tuple(inner), "vector"),)
-                if rows > 1:
-                    body = (ir.For(row, ir.Const(rows), body, "unroll"),)
-                for stmt in body:
-                    b.emit(stmt)
+            def store(total: ir.Expr) -> None:
+                a.lowering.write(a.tensor.name, index, reduce.finish(total))
 
-            def cleared(name: str) -> ir.Buffer:
-                buffer = b.registers(name, term.dtype, (rows, columns))
-                each(lambda cell: b.store(buffer, cell, neutral("add", term.dtype)))
-                return buffer
-
-            def sum_over(variables: Sequence[ir.Var], emit: Callable[[], None]) -> None:
-                with b.collect() as inner:
-                    emit()
-                body = tuple(inner)
-                for var in reversed(variables):
-                    assert var.extent is not None
-                    body = (ir.For(var, var.extent, body, "serial"),)
-                for stmt in body:
-                    b.emit(stmt)
-
-            def add(buffer: ir.Buffer, value: Callable[[tuple[ir.Expr, ...]], ir.Expr]) -> None:
-                each(lambda cell: b.store(buffer, cell, ir.Binary("add", ir.Load(buffer, cell), value(cell))))
-
-            def part() -> None:
-                acc = cleared("acc")
-                sum_over(loops[partial:], lambda: add(acc, lambda cell: term))
-                add(total, lambda cell: ir.Load(acc, cell))
-
-            total = cleared("total" if partial else "acc")
-            if partial:
-                sum_over(loops[:partial], part)
-            else:
-                sum_over(loops, lambda: add(total, lambda cell: term))
-            each(lambda cell: a.lowering.write(a.tensor.name, index, reduce.finish(ir.Load(total, cell))))
+            register_tile(b, row, column, loops, term, store, parts=partial)
 
         if inside and isinstance(row_block, ir.Var):
             with b.collect() as inner:
@@ -349,22 +312,6 @@ def _reduce_loops(reduce: Reduce, a: _Analysis) -> tuple[list[ir.Var], list[ir.E
             loops.append(var)
             values.append(var)
     return [*loops, *innermost], values
-
-
-def _in_parts(loops: list[ir.Var], values: list[ir.Expr]) -> tuple[list[ir.Var], list[ir.Expr], int]:
-    """Cuts a long sum into parts that are summed first: rounding errors grow with the length of a part and with their number, not
-    with the product (Higham, "The accuracy of floating point summation", 1993). Gives the number of loops over parts: 1, or 0 for none."""
-    if not loops or not isinstance(loops[0].extent, ir.Const) or any(v.extent is None for v in loops):
-        return loops, values, 0
-    first, extent = loops[0], ir.hint(loops[0].extent)
-    each = prod(ir.hint(v.extent) for v in loops[1:] if v.extent is not None)
-    length = next((n for n in range(min(extent // 2, max(1, PART // each)), 0, -1) if extent % n == 0), extent)
-    if length * each < PART // 4 or length == extent or extent * each <= PART:
-        return loops, values, 0
-    outer, inner = ir.Var(f"{first.name}_part", extent=ir.Const(extent // length)), ir.Var(first.name, extent=ir.Const(length))
-    whole = outer * length + inner if length > 1 else outer
-    values = [ir.substitute(v, {first: whole}) for v in values]
-    return [outer, *([inner] if length > 1 else []), *loops[1:]], values, 1
 
 
 def _depends(e: ir.Expr, var: ir.Var) -> bool:

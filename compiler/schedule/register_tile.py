@@ -1,0 +1,79 @@
+"""A sum of products on a tile of vector registers.
+
+acc[R, V] = 0
+for loops:                                   a long sum: in parts, for outer: acc = 0; for inner: acc += ...; total += acc
+    for r in unroll(R):
+        for v in vector(V):
+            acc[r, v] += term(r, v)
+for r in unroll(R): for v in vector(V): store(r, v, acc[r, v])
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from math import prod
+
+from ...ir import loops as ir
+from ..ops.builder import Builder, neutral
+
+PART = 256
+"""Products that are summed in one go; longer sums are sums of such parts."""
+
+
+def register_tile(
+    b: Builder,
+    row: ir.Var,
+    column: ir.Var,
+    loops: Sequence[ir.Var],
+    term: ir.Expr,
+    store: Callable[[ir.Expr], None],
+    *,
+    parts: int = 0,
+) -> None:
+    """Emits the sum of ``term`` over ``loops`` in each cell of a tile, ``row`` (unused where its extent is 1) x ``column``, and what
+    ``store`` does with the sum. The first ``parts`` of the loops are over parts that are summed first (see ``in_parts``)."""
+    rows, columns = (ir.hint(v.extent) if v.extent is not None else 1 for v in (row, column))
+    cell = (row if rows > 1 else ir.ZERO, column)
+
+    def each(emit: Callable[[], None]) -> None:
+        with b.collect() as inner:
+            emit()
+        body: ir.Body = (ir.For(column, ir.Const(columns), tuple(inner), "vector"),)
+        if rows > 1:
+            body = (ir.For(row, ir.Const(rows), body, "unroll"),)
+        b.body.extend(body)
+
+    def cleared(name: str) -> ir.Buffer:
+        buffer = b.registers(name, term.dtype, (rows, columns))
+        each(lambda: b.store(buffer, cell, neutral("add", term.dtype)))
+        return buffer
+
+    def add(buffer: ir.Buffer, value: ir.Expr) -> None:
+        each(lambda: b.store(buffer, cell, ir.Binary("add", buffer(*cell), value)))
+
+    total = cleared("total" if parts else "acc")
+    with b.nested(loops[:parts] if parts else loops):
+        value = term
+        if parts:
+            part = cleared("acc")
+            with b.nested(loops[parts:]):
+                add(part, term)
+            value = part(*cell)
+        add(total, value)
+    each(lambda: store(total(*cell)))
+
+
+def in_parts(loops: list[ir.Var], values: list[ir.Expr]) -> tuple[list[ir.Var], list[ir.Expr], int]:
+    """Cuts a long sum into parts that are summed first: rounding errors grow with the length of a part and with their number, not
+    with the product (Higham, "The accuracy of floating point summation", 1993). Gives the number of loops over parts: 1, or 0 for none."""
+    if not loops or not isinstance(loops[0].extent, ir.Const) or any(v.extent is None for v in loops):
+        return loops, values, 0
+    first, extent = loops[0], ir.hint(loops[0].extent)
+    each = prod(ir.hint(v.extent) for v in loops[1:] if v.extent is not None)
+    length = next((n for n in range(min(extent // 2, max(1, PART // each)), 0, -1) if extent % n == 0), extent)
+    if length * each < PART // 4 or length == extent or extent * each <= PART:
+        return loops, values, 0
+    outer, inner = ir.Var(f"{first.name}_part", extent=ir.Const(extent // length)), ir.Var(first.name, extent=ir.Const(length))
+    whole = outer * length + inner if length > 1 else outer
+    values = [ir.substitute(v, {first: whole}) for v in values]
+    return [outer, *([inner] if length > 1 else []), *loops[1:]], values, 1
