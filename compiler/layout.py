@@ -18,6 +18,7 @@ from ..ir import dtypes
 from ..ir.graph import Graph, Node
 from .config import Config
 from .group import Group
+from .ops.concat import split_sizes
 from .ops.convolution import kernel_extents, padding
 from .ops.infer import InferContext
 from .ops.registry import lookup
@@ -90,7 +91,8 @@ class _Layouts:
             return 0
         blocked = [n for n in group.inputs if self.tensors[n].layout.block]
         if anchor.op in CHANNEL_MOVES:
-            return self.block if len(blocked) == len(group.inputs) and self.whole_blocks(group) else 0
+            together = set(blocked) == set(self.moved(anchor)) - self.constants.keys()
+            return self.block if blocked and together and self.whole_blocks(group) else 0
         size = [self.tensors[n].nbytes for n in blocked]
         other = [
             self.tensors[n].nbytes
@@ -144,14 +146,20 @@ class _Layouts:
     def whole_blocks(self, group: Group) -> bool:
         """Concat or Split along the channels, in whole blocks."""
         node = group.anchor
-        names = [n for n in (*group.inputs, *group.outputs) if n not in self.constants]
-        rank = len(self.tensors[group.outputs[0]].shape)
+        moved = self.moved(node)
+        shapes = [self.tensors[name].shape for name in moved]
         axis = int(node.attrs.get("axis", 0))  # type: ignore[arg-type]
-        return (
-            len(group.nodes) == 1
-            and axis % rank == 1
-            and all(len(self.tensors[n].shape) == rank and self.tensors[n].shape[1] % self.block == 0 for n in names)
-        )
+        if len(group.nodes) > 1 or axis % len(shapes[0]) != 1:
+            return False
+        channels = [shape[1] for shape in shapes]
+        if node.op == "Split":
+            values = tuple(self.constants.get(name) for name in node.inputs)
+            channels += split_sizes(_Shapes(node, tuple(None for _ in values), values, self.tensors))
+        return all(count % self.block == 0 for count in channels)
+
+    def moved(self, node: Node) -> tuple[str, ...]:
+        """The inputs whose channels a Concat or Split moves."""
+        return node.inputs if node.op == "Concat" else node.inputs[:1]
 
     def add_halos(self) -> None:
         """A value gets the largest padding of the convolutions that read it, when its producer can write around it."""
@@ -217,7 +225,7 @@ class _Layouts:
         if not out.layout.block:
             return PLAIN if not self.by_index(group) or tensor.layout.block else tensor.layout
         if anchor.op in CHANNEL_MOVES:
-            return Layout(self.block)
+            return Layout(self.block) if name in self.moved(anchor) else tensor.layout
         if tensor.layout.block or tensor.shape == () or name in self.weights(group):
             return tensor.layout
         shape = (1,) * (len(out.shape) - len(tensor.shape)) + tensor.shape

@@ -23,13 +23,13 @@ from ..ir.graph import Graph, Node, TensorType, Type, node_reads
 from ..ir.graph_control import truth
 from .ops.infer import InferContext
 from .ops.registry import OpDef, lookup
+from .seeds import is_random
 
 FOLD_LIMIT = 1 << 22
 """Elements above which a constant result is computed at run time instead of being kept."""
 
 VALUE_LIMIT = 16
 """Elements of an input from which shapes are computed; a larger one is bound by value only where an operator asks for its value itself."""
-RANDOM = frozenset({"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli"})
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ class _Specializer:
         return not any(_is_text(kind) for kind in kinds) and self.infer(node, definition)
 
     def fold(self, node: Node) -> bool:
-        if node.op in RANDOM or node.domain == "loopnest" or not all(name in self.constants for name in node.inputs if name):
+        if is_random(node) or node.domain == "loopnest" or not all(name in self.constants for name in node.inputs if name):
             return False
         if sum(self.constants[name].size for name in node.inputs if name) > FOLD_LIMIT or (
             not node.inputs and node.op != "Constant"

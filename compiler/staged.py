@@ -22,6 +22,7 @@ from ..runtime.profile import Profile
 from . import host
 from .engine import Engine
 from .host import HostStep, Value
+from .seeds import draw_seeds, with_seeds
 from .specialize import specialize, value_inputs
 
 MAX_STAGES = 256
@@ -77,6 +78,8 @@ class Stage:
     """The inputs of the graph that the native program takes."""
     direct: bool = False
     """Whether the native program makes exactly the outputs of the graph."""
+    seeds: int = 0
+    """How many seeds the native program takes after these."""
 
     @staticmethod
     def make(owner: StagedGraph, inputs: Sequence[Value]) -> Stage:
@@ -87,10 +90,11 @@ class Stage:
         if waiting and set(map(id, graph.nodes)) <= set(map(id, waiting)):
             raise LoopnestError(f"{waiting[0]}: this operator can neither be planned nor run on the host")
         outputs = tuple(n for n in planned.outputs if n not in planned.constants and n not in planned.inputs)
-        native, text, arguments = None, "nothing to compute", tuple[str, ...]()
+        native, text, arguments, seeds = None, "nothing to compute", tuple[str, ...](), 0
         if outputs:
             arguments = tuple(n for n in planned.inputs if n not in planned.constants and _is_numeric(planned, n))
             part = Graph(planned.name, arguments, outputs, planned.nodes, planned.constants, planned.types)
+            part, seeds = with_seeds(part)
             plan = engine.plan(part)
             native = engine.executable(plan)
             text = plan.program.as_table()
@@ -106,6 +110,7 @@ class Stage:
             text,
             tuple(graph.inputs.index(name) for name in arguments),
             not waiting and not ready and outputs == graph.outputs and native is not None,
+            seeds,
         )
 
     def run(self, inputs: Sequence[Value]) -> list[Value]:
@@ -123,7 +128,12 @@ class Stage:
     def run_native(self, inputs: Sequence[Value]) -> list[np.ndarray]:
         """What the native program makes."""
         assert self.native is not None
-        return self.native.run([inputs[i] for i in self.picks])
+        return self.native.run(self.arguments(inputs))
+
+    def arguments(self, inputs: Sequence[Value]) -> list[Value]:
+        """What the native program takes."""
+        picked = [inputs[i] for i in self.picks]
+        return [*picked, *draw_seeds(self.seeds)] if self.seeds else picked
 
     def run_values(self, inputs: Sequence[Value]) -> tuple[list[Value], set[str]]:
         """The outputs in graph order, and the names of the values that native programs made."""
@@ -157,7 +167,7 @@ class Stage:
         stage = self
         while True:
             if stage.native is not None:
-                parts.append(stage.native.profile([inputs[i] for i in stage.picks], repeat))
+                parts.append(stage.native.profile(stage.arguments(inputs), repeat))
             if stage.rest is None:
                 return Profile.join(parts)
             values = stage.advance(inputs)

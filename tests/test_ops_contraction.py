@@ -122,6 +122,47 @@ def test_a_chain_of_convolutions_stays_blocked() -> None:
     agrees(make_model(nodes, {"x": ["N", 3, 11, 13]}, ["y"], constants), {"x": values(2, 3, 11, 13)}, {"layout": "plain"})
 
 
+@pytest.mark.parametrize(
+    ("op", "given", "attributes", "blocked"),
+    [
+        ("Split", [16, 32], {}, True),
+        ("Split", [8, 40], {}, None),
+        ("Split", [20, 28], {}, False),
+        ("Split", None, {"num_outputs": 2}, None),
+        ("Split", None, {"num_outputs": 3}, True),
+        ("Concat", 16, {}, True),
+        ("Concat", 12, {}, False),
+    ],
+)
+def test_channels_move_in_whole_blocks(op: str, given: Any, attributes: dict[str, int], blocked: bool | None) -> None:
+    """Split with and without sizes, Concat with a constant: in blocks where every part has whole ones (``None``: by the target's)."""
+    constants = {"w": values(48, 3, 1, 1, seed=1), "v": values(9, 48 if op == "Split" else 48 + given, 1, 1, seed=2)}
+    if op == "Split":
+        parts = [f"s{i}" for i in range(attributes.get("num_outputs", 2))]
+        constants.update({"sizes": np.array(given, np.int64)} if given else {})
+        moves = [oh.make_node("Split", ["c", "sizes"] if given else ["c"], parts, axis=1, **attributes)]
+        moves.append(oh.make_node("Concat", parts[::-1], ["m"], axis=1))
+    else:
+        constants["more"] = values(2, given, 5, 6, seed=3)
+        moves = [oh.make_node("Concat", ["c", "more"], ["m"], axis=1)]
+    nodes = [oh.make_node("Conv", ["x", "w"], ["c"]), *moves, oh.make_node("Conv", ["m", "v"], ["y"])]
+    f = agrees(
+        make_model(nodes, {"x": [2, 3, 5, 6]}, ["y"], constants, opset=18), {"x": values(2, 3, 5, 6)}, target="cpu-generic"
+    )
+    f = agrees(make_model(nodes, {"x": [2, 3, 5, 6]}, ["y"], constants, opset=18), {"x": values(2, 3, 5, 6)})
+    layouts = {line.split()[3] for line in str(f).splitlines() if f" {op} " in line}
+    assert blocked is None or {layout.startswith("NCHW") for layout in layouts} == {blocked}, f
+
+
+@pytest.mark.parametrize("wanted", [0, 1, 4])
+def test_parts_of_a_split_that_nobody_reads_count_too(wanted: int) -> None:
+    """Sizes 10, 10, 10, 10, 8: the last has a whole block of 8, and starts in the middle of one."""
+    split = oh.make_node("Split", ["c"], ["s" if i == wanted else f"p{i}" for i in range(5)], axis=1, num_outputs=5)
+    nodes = [oh.make_node("Conv", ["x", "w"], ["c"]), split, oh.make_node("Relu", ["s"], ["y"])]
+    model = make_model(nodes, {"x": [1, 3, 5, 6]}, ["y"], {"w": values(48, 3, 1, 1, seed=1)}, opset=18)
+    agrees(model, {"x": values(1, 3, 5, 6)})
+
+
 @pytest.mark.parametrize("tile", [{"m": 1}, {"m": 3, "n": 8}, {"m": 4, "n": 24}, {"m": 14, "n": 32}])
 def test_any_register_tile_is_right(tile: dict[str, int]) -> None:
     model = make_model([oh.make_node("MatMul", ["a", "b"], ["y"])], {"a": [29, 19]}, ["y"], {"b": values(19, 50, seed=1)})

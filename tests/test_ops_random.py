@@ -87,6 +87,59 @@ def test_a_seed_fixes_the_numbers() -> None:
     assert all((draws[i] != draws[j]).any() for i, j in ((0, 2), (0, 3), (3, 4)))
 
 
+P = np.full((3, 8), 0.5, np.float32)
+DRAWS: dict[str, tuple[list[np.ndarray], dict[str, Any]]] = {
+    "RandomUniform": ([], {"shape": [40]}),
+    "RandomNormal": ([], {"shape": [40]}),
+    "RandomUniformLike": ([P], {}),
+    "RandomNormalLike": ([P], {}),
+    "Bernoulli": ([np.full((9, 11), 0.5, np.float32)], {}),
+    "Multinomial": ([np.zeros((2, 50), np.float32)], {"sample_size": 20}),
+    "Dropout": ([np.ones((9, 11), np.float32), np.array(0.5, np.float32), np.array(True)], {}),
+}
+
+
+@pytest.mark.parametrize("op", DRAWS)
+@pytest.mark.parametrize("level", [0, 3])
+def test_without_a_seed_every_call_and_every_node_draws_anew(op: str, level: int) -> None:
+    arrays, attrs = DRAWS[op]
+    names = [f"x{i}" for i in range(len(arrays))]
+    nodes = [oh.make_node(op, names, [output], **attrs) for output in ("y", "z")]
+    inputs = {name: (array.shape, oh.np_dtype_to_tensor_dtype(array.dtype)) for name, array in zip(names, arrays, strict=True)}
+    declared = {name: oh.make_tensor_value_info(name, kind, shape) for name, (shape, kind) in inputs.items()}
+    f = loopnest.compile(make_model(nodes, declared, ["y", "z"], opset=22), config={"opt_level": level})
+    draws = [value for _ in range(3) for value in f.run(None, dict(zip(names, arrays, strict=True)))]
+    assert all((a != b).any() for i, a in enumerate(draws) for b in draws[:i]), "six draws, all different"
+    assert f.profile(*arrays, repeat=1).steps
+
+
+def test_constant_inputs_do_not_freeze_what_is_random() -> None:
+    """Bernoulli and a training Dropout of constants are no constants."""
+    for op in ("Bernoulli", "Dropout"):
+        arrays, attrs = DRAWS[op]
+        constants = {f"x{i}": array for i, array in enumerate(arrays)}
+        f = loopnest.compile(make_model([oh.make_node(op, list(constants), ["y"], **attrs)], {}, ["y"], constants, opset=22))
+        assert (f() != f()).any()
+
+
+def test_a_body_draws_anew_in_each_iteration() -> None:
+    body = oh.make_graph(
+        [oh.make_node("Identity", ["go"], ["on"]), oh.make_node("RandomUniform", [], ["r"], shape=[5])],
+        "body",
+        [
+            oh.make_tensor_value_info("i", onnx.TensorProto.INT64, []),
+            oh.make_tensor_value_info("go", onnx.TensorProto.BOOL, []),
+        ],
+        [
+            oh.make_tensor_value_info("on", onnx.TensorProto.BOOL, []),
+            oh.make_tensor_value_info("r", onnx.TensorProto.FLOAT, [5]),
+        ],
+    )
+    node = oh.make_node("Loop", ["n", ""], ["y"], body=body)
+    y = loopnest.compile(make_model([node], {}, ["y"], {"n": np.array(4, np.int64)}, opset=22))()
+    assert isinstance(y, np.ndarray) and len(np.unique(y)) == 20
+
+
 def test_the_number_of_workers_changes_nothing() -> None:
     model = make_model([oh.make_node("RandomNormal", [], ["y"], shape=[9, 5000], seed=3.0)], {}, ["y"], opset=22)
     one, two = (loopnest.compile(model, threads=n).run(None, {})[0] for n in (1, 2))

@@ -6,7 +6,6 @@ In training the mask is what NumPy's ``RandomState(seed)`` gives, as the specifi
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Sequence
 from functools import reduce
 
@@ -14,6 +13,7 @@ from ...ir import dtypes
 from ...ir import loops as ir
 from ...ir.graph import TensorType, Type
 from ..schedule.strided import strided_loops
+from ..seeds import seed_input
 from .builder import Builder
 from .context import Op
 from .infer import InferContext
@@ -50,7 +50,9 @@ def _train(op: Op, b: Builder, dropped: float) -> None:
     shape = op.input(0).shape
     size = reduce(ir.mul, shape, ir.ONE)
     state = b.scratch("state", U32, (_WORDS,))
-    _seed(b, state, op.attr("seed"))
+    seed = op.attr("seed")
+    first = op.input(seed_input("Dropout"))(ir.ZERO) if seed is None else ir.Const(int(seed) & 0xFFFF_FFFF)
+    _seed(b, state, first)
     per_round = _WORDS // 2
     with b.loop("round", (size + (per_round - 1)) // per_round) as turn:
         _twist(b, state)
@@ -65,10 +67,9 @@ def _train(op: Op, b: Builder, dropped: float) -> None:
             _store(op, index, b.let("kept", uniform >= dropped), 1.0 / (1.0 - dropped))
 
 
-def _seed(b: Builder, state: ir.Buffer, seed: int | None) -> None:
-    """The state for a seed of 32 bits; one drawn for this plan where there is none."""
-    first = ir.Param("seed", secrets.randbits(32)) if seed is None else ir.Const(int(seed) & 0xFFFF_FFFF)
-    b.store(state, (ir.ZERO,), ir.cast(first, U32))
+def _seed(b: Builder, state: ir.Buffer, seed: ir.Expr) -> None:
+    """The state for the low 32 bits of a seed."""
+    b.store(state, (ir.ZERO,), ir.cast(seed, U32))
     with b.loop("i", _WORDS - 1) as i:
         last = b.let("last", state(i))
         mixed = (last ^ _right(last, 30)) * 1812433253

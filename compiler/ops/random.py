@@ -1,19 +1,19 @@
 """Random operators (ONNX operator specification): every element has numbers of its own, a function of the seed and of its place.
 
 The generator is Philox4x32-10 (Salmon, Moraes, Dror, Shaw: "Parallel random numbers: as easy as 1, 2, 3", SC 2011), whose counter is the
-element's number: no state, any order, any number of workers, the same result. Without the attribute ``seed``, each plan draws its own.
+element's number: no state, any order, any number of workers, the same result. Without the attribute ``seed``, each call draws its own.
 """
 
 from __future__ import annotations
 
 import math
-import secrets
 import struct
 
 from ...ir import dtypes
 from ...ir import loops as ir
 from ...ir.dtypes import DType
 from ...ir.graph import TensorType
+from ..seeds import seed_input
 from .builder import Builder
 from .context import Op
 from .infer import InferContext
@@ -26,10 +26,10 @@ U32, U64 = dtypes.uint32, dtypes.uint64
 
 
 def seed_of(op: Op) -> ir.Expr:
-    """The seed as int64: the bits of the attribute, or a number of this plan's own, passed at run time."""
+    """The seed as int64: the bits of the attribute, or an input that differs from call to call."""
     seed = op.attr("seed")
     if seed is None:
-        return ir.Param("seed", secrets.randbits(62))
+        return op.input(seed_input(op.node.op))(ir.ZERO)
     return ir.Const(struct.unpack("<I", struct.pack("<f", seed))[0])
 
 

@@ -7,7 +7,7 @@ from collections.abc import Hashable
 import numpy as np
 
 from ...ir.graph import Attribute, Graph, Node
-from .constants import RANDOM
+from ..seeds import is_random
 from .rewrite import Outcome, Rewrite, Rule, sweep
 from .view import View
 
@@ -22,7 +22,7 @@ def merge_equal(graph: Graph, root: Graph) -> bool:
     def merge(view: View, node: Node) -> Outcome:
         if names and any(name in names for name in node.inputs):
             return Rewrite([node.replace(inputs=tuple(names.get(name, name) for name in node.inputs))])
-        if node.bodies or node.op in RANDOM or node.op == "Identity":
+        if node.bodies or is_random(node) or node.op == "Identity":
             return None
         outputs = first.setdefault(_key(node), node.outputs)
         if outputs == node.outputs or len(outputs) < len(node.outputs):

@@ -11,6 +11,7 @@ from ...ir import dtypes
 from ...ir.errors import UnsupportedOperatorError
 from ...ir.graph import Node, TensorType
 from ...ir.graph_interpreter import evaluate
+from ..seeds import is_random
 from .rewrite import Outcome, Refusal, Rewrite, rule
 from .view import View
 
@@ -18,8 +19,6 @@ MAX_FOLDED_BYTES = 64 * 2**20
 """A folded result may be as large as its inputs, or this large."""
 MAX_FILLED_BYTES = 2**30
 """What ConstantOfShape makes is one element seen everywhere, and may be larger."""
-
-RANDOM = frozenset({"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli"})
 
 
 @rule()
@@ -29,7 +28,7 @@ def fold_constants(view: View, node: Node) -> Outcome:
         return None
     if node.bodies:
         return Refusal("control flow is not evaluated ahead of time")
-    if node.op in RANDOM:
+    if is_random(node):
         return Refusal("the operator is random")
     inputs = [view.constant(name) if name else None for name in node.inputs]
     try:

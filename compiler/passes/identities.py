@@ -53,19 +53,25 @@ def cast_like(view: View, node: Node) -> Outcome:
     return replace_with(node, "Cast", node.inputs[:1], {**node.attrs, "to": dtype.onnx})
 
 
+def permutation(node: Node) -> tuple[int, ...] | None:
+    """The ``perm`` of a Transpose; None where it is absent, or no permutation, which is an error that shape inference reports."""
+    perm = node.attrs.get("perm")
+    axes = tuple(axis for axis in perm if isinstance(axis, int)) if isinstance(perm, tuple) else None
+    return axes if axes is not None and sorted(axes) == list(range(len(axes))) else None
+
+
 @rule("Transpose")
 def transpose_in_order(view: View, node: Node) -> Outcome:
     """Transpose(x, perm=(0, 1, ...)) => x, and where only extents of 1 move: Reshape(x)"""
-    perm = node.attrs.get("perm")
-    if not isinstance(perm, tuple):
+    perm = permutation(node)
+    if perm is None or view.rank(node.inputs[0]) != len(perm):
         return None
     if perm == tuple(range(len(perm))):
         return forward(node, node.inputs[0])
     shape = view.shape(node.inputs[0])
-    axes = [axis for axis in perm if isinstance(axis, int)]
-    if shape is None or not _ascending([axis for axis in axes if shape[axis] != 1]):
+    if shape is None or not _ascending([axis for axis in perm if shape[axis] != 1]):
         return None
-    target = view.new_constant(np.array([shape[axis] for axis in axes], np.int64), "shape")
+    target = view.new_constant(np.array([shape[axis] for axis in perm], np.int64), "shape")
     return replace_with(node, "Reshape", (node.inputs[0], target), {"allowzero": 1})
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ...ir.graph import Dim, Node
+from .identities import permutation
 from .rewrite import Outcome, Refusal, replace_with, rule
 from .view import View
 
@@ -16,11 +17,10 @@ _SOFTMAX = ("Softmax", "LogSoftmax", "Hardmax")
 def transpose_of_transpose(view: View, node: Node) -> Outcome:
     """Transpose(Transpose(x, p), q) => Transpose(x, p[q])"""
     inner = view.maker(node.inputs[0], "Transpose")
-    first, second = (part.attrs.get("perm") if part else None for part in (inner, node))
-    if inner is None or not isinstance(first, tuple) or not isinstance(second, tuple):
+    first, second = (permutation(part) if part else None for part in (inner, node))
+    if inner is None or first is None or second is None or len(first) != len(second):
         return None
-    perm = tuple(first[axis] for axis in second)  # type: ignore[index]
-    return replace_with(node, "Transpose", inner.inputs, {"perm": perm})
+    return replace_with(node, "Transpose", inner.inputs, {"perm": tuple(first[axis] for axis in second)})
 
 
 @rule(*_RESHAPES)
