@@ -36,12 +36,18 @@ class Timing:
 
 
 def interleave(
-    calls: Mapping[str, Callable[[], Any]], seconds: float, rounds: int = 8, pause: float = 0.15, minimum: int = 3
+    calls: Mapping[str, Callable[[], Any]],
+    seconds: float,
+    rounds: int = 8,
+    pause: float = 0.15,
+    minimum: int = 3,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> list[Timing]:
     """Times ``calls`` in ``rounds`` turns each, for about ``seconds`` of measuring per call in all.
 
     Before a turn there is a pause, in which the workers of the last engine stop spinning, and calls that warm the caches but do not
-    count. The order changes from round to round, so that drift of the clock frequency hits all alike.
+    count. The order changes from round to round, so that drift of the clock frequency hits all alike. ``clock`` is what calls are
+    timed by.
     """
     found: dict[str, list[float]] = {name: [] for name in calls}
     names = list(calls)
@@ -52,9 +58,9 @@ def interleave(
             calls[name]()
             stop, count = time.perf_counter() + seconds / rounds, 0
             while count < minimum or time.perf_counter() < stop:
-                start = time.perf_counter()
+                start = clock()
                 calls[name]()
-                found[name].append(time.perf_counter() - start)
+                found[name].append(clock() - start)
                 count += 1
     return [Timing(name, tuple(times)) for name, times in found.items()]
 

@@ -1,0 +1,108 @@
+"""The Markdown of a run: the machine, means and table of every number of threads, and what failed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from benchmarks.worker import PEERS
+
+Record = Mapping[str, Any]
+
+
+def ratio(record: Record, threads: int) -> float | None:
+    """The best peer's median time by ours: above 1 loopnest is faster. None where one of the two is not there."""
+    engines = record.get("threads", {}).get(str(threads), {})
+    peers = [engines[peer]["median_s"] for peer in PEERS if "median_s" in engines.get(peer, {})]
+    ours = engines.get("loopnest", {}).get("median_s")
+    return min(peers) / ours if peers and ours else None
+
+
+def geometric_mean(values: Iterable[float]) -> float | None:
+    logs = [math.log(value) for value in values]
+    return math.exp(sum(logs) / len(logs)) if logs else None
+
+
+def markdown(machine: Mapping[str, Any], records: Sequence[Record]) -> str:
+    """The whole report."""
+    lines = [_machine(machine), ""]
+    threads = sorted({int(count) for record in records for count in record.get("threads", {})})
+    if threads:
+        lines += ["Geometric means of the ratio (the best peer's median time / loopnest's; above 1 loopnest is faster):", ""]
+        lines += [*_means(records, threads), ""]
+    for count in threads:
+        plural = "s" if count > 1 else ""
+        lines += [f"### {count} thread{plural}", "", *_table(machine, records, count), ""]
+    failed = [record for record in records if "error" in record]
+    if failed:
+        lines += ["### Failed", "", *(f"- `{record['name']}`: {record['error']}" for record in failed), ""]
+    return "\n".join(lines)
+
+
+def _machine(machine: Mapping[str, Any]) -> str:
+    peaks = ", ".join(
+        f"{peak['gflops']:.0f} GFLOP/s and {peak['gbps']:.0f} GB/s on {peak['threads']} thread{'s' if peak['threads'] > 1 else ''}"
+        for peak in machine["peaks"]
+    )
+    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
+    clock = "wall time" if machine["clock"] == "wall" else "CPU time on one thread, wall time on more"
+    what = f"{machine['processor']}, {machine['cpus']} CPUs, {machine['isa']}"
+    return f"{what}; measured peak {peaks}; {versions}; medians of {clock}."
+
+
+def _means(records: Sequence[Record], threads: Sequence[int]) -> Iterator[str]:
+    families = list(dict.fromkeys(record["family"] for record in records))
+    header = ["family", "models", *(f"{count} thread{'s' if count > 1 else ''}" for count in threads)]
+    rows: list[list[str]] = []
+    for family in (*families, "all"):
+        members = [record for record in records if family in ("all", record["family"])]
+        means = [geometric_mean(found for record in members if (found := ratio(record, count))) for count in threads]
+        rows.append([family, str(len(members)), *(f"{mean:.2f}" if mean else "" for mean in means)])
+    return _rows(header, rows)
+
+
+def _table(machine: Mapping[str, Any], records: Sequence[Record], threads: int) -> Iterator[str]:
+    peak = next((each["gflops"] for each in machine["peaks"] if each["threads"] == threads), None)
+    header = ["model", "family", "loopnest ms", "ONNX Runtime ms", "OpenVINO ms", "ratio", "of peak"]
+    header += ["arena MB", "peak RSS MB (ours / ORT / OV)", "compile s", "kernels"]
+    rows = [
+        _row(record, threads, peak)
+        for record in records
+        if "median_s" in record.get("threads", {}).get(str(threads), {}).get("loopnest", {})
+    ]
+    return _rows(header, rows)
+
+
+def _row(record: Record, threads: int, peak: float | None) -> list[str]:
+    engines = record["threads"][str(threads)]
+    times = [_milliseconds(engines.get(name, {})) for name in ("loopnest", *PEERS)]
+    found = ratio(record, threads)
+    rate = record["flops"] / engines["loopnest"]["median_s"] / 1e9
+    resident = record.get("peak_rss_bytes", {})
+    return [
+        record["name"],
+        record["family"],
+        *times,
+        f"{found:.2f}" if found else "",
+        f"{rate / peak:.0%}" if peak else "",
+        f"{record['arena_bytes'] / 1e6:.2f}",
+        " / ".join(_megabytes(resident.get(name)) for name in ("loopnest", *PEERS)) if resident else "",
+        f"{record['compile']['seconds']:.1f}",
+        str(record["kernels"]),
+    ]
+
+
+def _milliseconds(engine: Mapping[str, Any]) -> str:
+    return f"{engine['median_s'] * 1e3:.3f}" if "median_s" in engine else "failed"
+
+
+def _megabytes(size: int | None) -> str:
+    return f"{size / 1e6:.0f}" if size else "-"
+
+
+def _rows(header: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
+    yield f"| {' | '.join(header)} |"
+    yield f"|{' --- |' * len(header)}"
+    for row in rows:
+        yield f"| {' | '.join(row)} |"

@@ -1,0 +1,134 @@
+"""A run over many models: every stage in a process of its own, one record a model, kept on disk as soon as it is there."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from benchmarks.worker import PEERS
+
+ROOT = Path(__file__).parent.parent
+TOLERANCE = 1e-4
+"""Largest difference from ONNX Runtime, as a share of an output's largest magnitude, that counts as right."""
+
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to measure. `seconds` is for each engine and number of threads, in `rounds` turns; `limit` ends a stage that hangs."""
+
+    threads: tuple[int, ...] = (1, 2)
+    seconds: float = 2.0
+    rounds: int = 8
+    clock: str = "wall"
+    memory: bool = True
+    limit: float = 900.0
+
+
+def measure(name: str, family: str, settings: Settings) -> Record:
+    """The record of one model. What goes wrong is in it as `error`; nothing is raised for it."""
+    record: Record = {
+        "name": name,
+        "family": family,
+        "measured": datetime.now(UTC).isoformat(timespec="seconds"),
+        "loopnest": fingerprint(),
+        "settings": asdict(settings),
+    }
+    with tempfile.TemporaryDirectory(prefix="loopnest-bench-") as folder:
+        job = {"model": name, "folder": folder, "cache_dir": f"{folder}/cache", **asdict(settings)}
+        for stage in ("prepare", "time"):
+            record |= _stage({**job, "stage": stage}, settings.limit)
+            if "error" in record:
+                return record
+        record["peak_rss_bytes"] = {}
+        for engine in ("loopnest", *PEERS) if settings.memory else ():
+            found = _stage({**job, "stage": "memory", "engine": engine}, settings.limit)
+            record["peak_rss_bytes"][engine] = found.get("peak_rss_bytes")
+    problem = _wrong(record)
+    return record | ({"error": problem} if problem else {})
+
+
+def _wrong(record: Record) -> str | None:
+    """Where results are not those of ONNX Runtime (of OpenVINO, if that cannot run the model)."""
+    for threads, engines in record["threads"].items():
+        differences = {peer: engines[peer]["difference"] for peer in PEERS if "difference" in engines[peer]}
+        for peer, difference in list(differences.items())[:1]:
+            if not difference <= TOLERANCE:
+                return f"wrong result on {threads} thread(s): {difference:.1e} of the largest value from {peer}"
+    return None
+
+
+def _stage(job: Mapping[str, Any], limit: float) -> dict[str, Any]:
+    """The result of a stage; an `error` for whatever way its process ends without one."""
+    folder = Path(job["folder"])
+    file, result = folder / "job.json", folder / "result.json"
+    result.unlink(missing_ok=True)
+    file.write_text(json.dumps({**job, "result": str(result)}))
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+    with (folder / "log.txt").open("w+") as log:
+        try:
+            command = [sys.executable, "-m", "benchmarks.worker", str(file)]
+            code = subprocess.run(
+                command, env=environment, cwd=ROOT, stdout=log, stderr=log, timeout=limit, check=False
+            ).returncode
+        except subprocess.TimeoutExpired:
+            return {"error": f"the stage {job['stage']} took longer than {limit:g} s"}
+        if result.exists():
+            return json.loads(result.read_text())
+        log.seek(0)
+        last = (log.read().strip().splitlines() or ["it printed nothing"])[-1]
+        return {"error": f"the process of the stage {job['stage']} ended with status {code}: {last[-300:]}"}
+
+
+@cache
+def fingerprint() -> str:
+    """Of everything in loopnest that a measurement depends on."""
+    parts = ("codegen", "compiler", "ir", "runtime")
+    files = sorted(file for part in parts for file in (ROOT / part).rglob("*") if file.suffix in (".py", ".ll"))
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:12]
+
+
+class Results:
+    """The records in a folder, one JSON file a model, written whole or not at all."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder / "models"
+        self.folder.mkdir(parents=True, exist_ok=True)
+
+    def has(self, name: str, settings: Settings) -> bool:
+        """Whether there is a record without an error, measured in this way."""
+        record = self.get(name)
+        same = record is not None and record.get("settings") == json.loads(json.dumps(asdict(settings)))
+        return bool(same and record and "error" not in record)
+
+    def get(self, name: str) -> Record | None:
+        file = self._file(name)
+        return json.loads(file.read_text()) if file.exists() else None
+
+    def put(self, record: Record) -> None:
+        file = self._file(record["name"])
+        partial = file.with_suffix(".partial")
+        partial.write_text(json.dumps(record, indent=1))
+        partial.replace(file)
+
+    def all(self, order: Iterable[str]) -> list[Record]:
+        """All records: those named in `order` first and in that order."""
+        records = {
+            record["name"]: record for file in sorted(self.folder.glob("*.json")) for record in [json.loads(file.read_text())]
+        }
+        names = [*(name for name in order if name in records), *(name for name in records if name not in set(order))]
+        return [records[name] for name in names]
+
+    def _file(self, name: str) -> Path:
+        return self.folder / f"{name.strip('/').replace('/', '_')}.json"

@@ -1,0 +1,177 @@
+"""One stage of one model's measurement, in a process of its own: `python -m benchmarks.worker JOB.json`.
+
+The job names the stage (`prepare`, `time` or `memory`), the folder that the stages of one model share, and the file for the result, which
+is a JSON object: what the stage found, or {"error": sentence}.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+Job = Mapping[str, Any]
+FEEDS, SOURCE = "feeds.npz", "source.json"
+PEERS = ("onnxruntime", "openvino")
+
+
+def prepare(job: Job) -> dict[str, Any]:
+    """Has the model made where it is missing, and writes its path and its inputs."""
+    from benchmarks.catalog import find
+
+    folder = Path(job["folder"])
+    entry = find(job["model"])
+    reason = entry.missing()
+    if reason:
+        return {"error": reason}
+    model, feeds = entry.prepare(folder)
+    np.savez(folder / FEEDS, **{f"input:{name}": array for name, array in feeds.items()})
+    (folder / SOURCE).write_text(json.dumps(str(model.resolve())))
+    return {"model_bytes": model.stat().st_size, "inputs": {name: list(array.shape) for name, array in feeds.items()}}
+
+
+def _prepared(job: Job) -> tuple[Path, dict[str, np.ndarray]]:
+    folder = Path(job["folder"])
+    with np.load(folder / FEEDS, allow_pickle=False) as saved:
+        feeds = {name.removeprefix("input:"): saved[name] for name in saved.files}
+    return Path(json.loads((folder / SOURCE).read_text())), feeds
+
+
+def measure_time(job: Job) -> dict[str, Any]:
+    """Compiles from an empty cache, compares with the peers, and times all in turns, for each number of threads."""
+    import loopnest
+
+    model, feeds = _prepared(job)
+    found: dict[str, Any] = {"threads": {}}
+    for threads in job["threads"]:
+        wall, cpu = time.perf_counter(), _cpu_seconds()
+        function = loopnest.compile(model, threads=threads, config={"cache_dir": job["cache_dir"]})
+        outputs = function.run(None, feeds)
+        if "compile" not in found:
+            found["compile"] = {"seconds": time.perf_counter() - wall, "cpu_seconds": _cpu_seconds() - cpu}
+            found |= _plan(function)
+            profile = (
+                function.profile(repeat=3, **feeds) if "repeat" not in feeds else function.profile(*feeds.values(), repeat=3)
+            )
+            found["flops"] = sum(step.flops for step in profile.steps)
+            found["operations"] = _operations(profile)
+        found["threads"][str(threads)] = _race(function, outputs, model, feeds, threads, job)
+    return found
+
+
+def _race(
+    function: Any, outputs: list[Any], model: Path, feeds: dict[str, np.ndarray], threads: int, job: Job
+) -> dict[str, dict[str, Any]]:
+    """Times of all engines in turns. An engine that cannot run the model has an `error` instead."""
+    from loopnest.compiler.accuracy import difference
+    from loopnest.compiler.cli.bench import interleave
+    from loopnest.compiler.cli.engines import ENGINES
+
+    calls: dict[str, Callable[[], Any]] = {"loopnest": lambda: function.run(None, feeds)}
+    engines: dict[str, dict[str, Any]] = {"loopnest": {}}
+    for name in PEERS:
+        try:
+            call = ENGINES[name](model, feeds, threads)
+            theirs = call()
+        except Exception as error:
+            engines[name] = {"error": sentence(error)}
+        else:
+            calls[name], engines[name] = call, {"difference": difference(outputs, theirs)}
+    clock = time.process_time if job["clock"] == "cpu" and threads == 1 else time.perf_counter
+    for timing in interleave(calls, job["seconds"], job["rounds"], clock=clock):
+        engines[timing.name] |= {"median_s": timing.median, "min_s": timing.best, "calls": len(timing.seconds)}
+    return engines
+
+
+def _plan(function: Any) -> dict[str, Any]:
+    """Size of the plan used last: of all its native programs."""
+    programs = [program for plan in function.plans for program in _programs(plan)]
+    return {
+        "kernels": len({kernel for program in programs for kernel in program.kernels}),
+        "steps": sum(len(program.steps) for program in programs),
+        "arena_bytes": max((program.arena_nbytes for program in programs), default=0),
+        "constant_bytes": sum(sum(program.constants) for program in programs),
+    }
+
+
+def _programs(stage: Any) -> Iterator[Any]:
+    if stage.native is not None:
+        yield stage.native.program
+    nested = [staged for step in stage.host_steps for staged in step.bodies.values()]
+    for staged in (*nested, *([stage.rest] if stage.rest is not None else [])):
+        for each in staged.stages():
+            yield from _programs(each)
+
+
+def _operations(profile: Any) -> list[dict[str, Any]]:
+    """The time of the fused operations by their operators, the most expensive first."""
+    totals: dict[str, dict[str, Any]] = {}
+    for step in profile.steps:
+        total = totals.setdefault(step.op, {"op": step.op, "count": 0, "ms": 0.0, "flops": 0, "bytes": 0})
+        total["count"] += 1
+        total["ms"] += step.ms
+        total["flops"] += step.flops
+        total["bytes"] += step.bytes
+    return sorted(totals.values(), key=lambda total: -total["ms"])[:40]
+
+
+def measure_memory(job: Job) -> dict[str, Any]:
+    """The peak of this process's resident memory with one engine and nothing else, its caches being full."""
+    model, feeds = _prepared(job)
+    if job["engine"] == "loopnest":
+        import loopnest
+
+        function = loopnest.compile(model, threads=job["threads"][0], config={"cache_dir": job["cache_dir"]})
+        call: Callable[[], Any] = lambda: function.run(None, feeds)  # noqa: E731
+    else:
+        from loopnest.compiler.cli.engines import ENGINES
+
+        call = ENGINES[job["engine"]](model, feeds, job["threads"][0])
+    for _ in range(3):
+        call()
+    return {"peak_rss_bytes": _peak_resident()}
+
+
+def _peak_resident() -> int:
+    """Of this program; what `getrusage` says includes the process that it was forked from."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    raise OSError("this kernel does not say how much memory was resident")
+
+
+def _cpu_seconds() -> float:
+    """Of this process and of those that it started and that have ended."""
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
+
+
+def sentence(error: BaseException) -> str:
+    """What went wrong, in one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:500]
+
+
+STAGES: Mapping[str, Callable[[Job], dict[str, Any]]] = {
+    "prepare": prepare,
+    "time": measure_time,
+    "memory": measure_memory,
+}
+
+
+def main(path: str) -> None:
+    job = json.loads(Path(path).read_text())
+    try:
+        result = STAGES[job["stage"]](job)
+    except Exception as error:
+        result = {"error": sentence(error)}
+    Path(job["result"]).write_text(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
