@@ -84,20 +84,63 @@ def _sentence(length: int) -> Callable[[np.random.Generator], Feeds]:
     return feeds
 
 
+def _decoding(layers: int, groups: int, words: int, new: int, past: int) -> Callable[[np.random.Generator], Feeds]:
+    """`new` tokens after `past` ones, whose keys and values are given; heads of 64."""
+
+    def feeds(rng: np.random.Generator) -> Feeds:
+        cache = rng.standard_normal((layers, 2, 1, groups, past, 64), np.float32)
+        return {"input_ids": rng.integers(0, words, (1, new)), "past": cache}
+
+    return feeds
+
+
+def _masked(length: int) -> Callable[[np.random.Generator], Feeds]:
+    return lambda rng: {name: array for name, array in _sentence(length)(rng).items() if name != "token_type_ids"}
+
+
+def _translation(rng: np.random.Generator) -> Feeds:
+    return {"input_ids": rng.integers(0, 32000, (1, 64)), "decoder_input_ids": rng.integers(0, 32000, (1, 16))}
+
+
 def _exported_entries() -> list[Entry]:
     classic = ("resnet18", "resnet50", "vgg16", "densenet121", "squeezenet")
     mobile = ("mobilenet_v2", "mobilenet_v3", "efficientnet_b0", "shufflenet_v2", "ghostnet", "mnasnet")
+    batch8 = ("resnet18", "resnet50", "mobilenet_v2", "squeezenet", "shufflenet_v2", "efficientnet_b0", "regnet_y_800mf")
+    transformers = ("vit_small", "deit_tiny", "swin_tiny", "mixer_small")
+    texts = {"bert_base": _sentence, "minilm": _sentence, "distilbert": _masked}
+    decoders = {"gpt2": (12, 12, 50257), "llama": (8, 4, 32000)}
+    steps = {"prefill": (64, 0), "decode": (1, 256)}
     return [
         *(_exported("classic", name, _image()) for name in classic),
         _exported("classic", "inception_v3", _image(299)),
         *(_exported("mobile", name, _image()) for name in mobile),
-        *(_exported("batch8", name, _image(batch=8), "_b8") for name in ("resnet18", "resnet50", "mobilenet_v2")),
+        *(_exported("modern", name, _image()) for name in ("convnext_tiny", "regnet_y_800mf")),
+        _exported("modern", "nfnet_f0", _image(192)),
+        *(_exported("vision", name, _image()) for name in transformers),
+        _exported("vision", "mobilevit_small", _image(256)),
         _exported("dense", "unet", _image(256)),
+        _exported("dense", "deeplab_head", _image(28, channels=512)),
+        _exported("dense", "hrnet_w18", _image(256)),
+        _exported("dense", "yolo", _image(320)),
+        _exported("generation", "dcgan", _floats(x=(1, 100, 1, 1))),
+        _exported("generation", "espcn", _image(120, channels=1)),
+        _exported("generation", "vae_decoder", _floats(x=(1, 4, 16, 16))),
+        _exported("audio", "tcn", _floats(x=(1, 16, 1000))),
+        _exported("audio", "wavenet", _floats(x=(1, 1, 2000))),
+        _exported("audio", "conformer", _floats(x=(1, 200, 144))),
+        _exported("audio", "whisper_tiny", _floats(x=(1, 80, 3000))),
         _exported("audio", "bilstm", _tokens(50)),
-        *(_exported("language", "bert_base", _sentence(length), f"_{length}") for length in (16, 128, 512)),
+        *(_exported("language", name, feeds(n), f"_{n}") for name, feeds in texts.items() for n in (16, 128, 512)),
+        *(
+            _exported("language", name, _decoding(*size, *step), f"_{label}")
+            for name, size in decoders.items()
+            for label, step in steps.items()
+        ),
+        _exported("language", "t5_small", _translation),
         _exported("tiny", "mnist_cnn", _image(28, channels=1)),
         _exported("tiny", "lenet", _image(32, channels=1)),
         _exported("tiny", "mlp", _floats(x=(1, 64))),
+        *(_exported("batch8", name, _image(batch=8), "_b8") for name in batch8),
     ]
 
 

@@ -72,6 +72,7 @@ def _recipe(name: str) -> Recipe:
 
 
 def _export(name: str, file: Path) -> None:
+    import onnx
     import torch
 
     recipe = _recipe(name)
@@ -96,6 +97,10 @@ def _export(name: str, file: Path) -> None:
             external_data=False,
             verbose=False,
         )
+    if recipe.finish:
+        model = onnx.load(partial)
+        recipe.finish(model)
+        onnx.save(model, partial)
     partial.replace(file)
 
 

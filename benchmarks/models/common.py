@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+import onnx
 import torch
 from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What `torch.onnx.export` needs: a module, example arguments by name, names of the outputs, and which dims are dynamic."""
+    """What `torch.onnx.export` needs: a module, example arguments by name, names of the outputs, and which dims are dynamic.
+
+    `finish` adds to the export what PyTorch has no operator for.
+    """
 
     module: nn.Module
     inputs: Mapping[str, Tensor]
     outputs: tuple[str, ...] = ("y",)
     dynamic: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
+    finish: Callable[[onnx.ModelProto], None] | None = None
 
 
 def lively(module: nn.Module) -> nn.Module:
