@@ -9,14 +9,15 @@ rest is a graph of its own, planned for the shapes and values that came out, and
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from ..ir.errors import LoopnestError
+from ..ir.errors import InputError, LoopnestError
 from ..ir.graph import Graph, Node, TensorType, node_reads
+from ..runtime.entry import Argument, decline
 from ..runtime.executor import Executable
 from ..runtime.profile import Profile
 from . import host
@@ -124,6 +125,34 @@ class Stage:
                 results[i] = _copy(results[i])
             seen.add(name)
         return results
+
+    def entry(self, arguments: Sequence[Argument], *, bare: bool) -> Callable[..., Any]:
+        """The fast way in, where the native program is all there is to run."""
+        if not self.direct or self.native is None:
+            return decline
+        targets = {pick: number for number, pick in enumerate(self.picks)}
+        return self.native.entry([replace(a, target=targets.get(a.target, -1)) for a in arguments], bare=bare)
+
+    def shapes(self) -> tuple[tuple[int, ...] | None, ...]:
+        """The shapes of the outputs; None where data decides, or the host makes them."""
+        native = self.native.program.outputs if self.native else ()
+        known = {name: spec.extents for name, spec in zip(self.native_outputs, native, strict=False)}
+        known.update((name, array.shape) for name, array in self.constants.items())
+        return tuple(known.get(name) for name in self.graph.outputs)
+
+    def bind(self, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray]) -> Callable[[], None]:
+        """What computes ``outputs`` from ``inputs``: natively in place, or with copies of the results where the host has a part in it."""
+        if self.direct and self.native is not None:
+            return self.native.bind([inputs[i] for i in self.picks], outputs)
+
+        def run() -> None:
+            for name, array, result in zip(self.graph.outputs, outputs, self.run(inputs), strict=True):
+                if not isinstance(result, np.ndarray) or (result.shape, result.dtype) != (array.shape, array.dtype):
+                    got = f"{result.dtype}{list(result.shape)}" if isinstance(result, np.ndarray) else type(result).__name__
+                    raise InputError(f"output array for {name!r} is {array.dtype}{list(array.shape)}, the result is {got}")
+                array[...] = result
+
+        return run
 
     def run_native(self, inputs: Sequence[Value]) -> list[np.ndarray]:
         """What the native program makes."""

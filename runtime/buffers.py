@@ -1,4 +1,4 @@
-"""Aligned memory: fresh arrays for outputs, and the reusable workspace that one call runs in."""
+"""Aligned memory: fresh arrays for outputs, and the reusable workspaces that calls run in."""
 
 from __future__ import annotations
 
@@ -57,39 +57,36 @@ address_of: Callable[[np.ndarray], int] = _direct_address() or _portable_address
 """Where an array's first element lies."""
 
 
-class Workspace:
-    """Uninitialised memory at an aligned address, for one call at a time; ``owner`` is a token of who wrote its fixed parts."""
-
-    __slots__ = ("address", "memory", "nbytes", "owner")
-
-    def __init__(self, nbytes: int) -> None:
-        array, self.address = aligned_empty((nbytes,), np.dtype(np.uint8), nbytes)
-        self.memory = array.data
-        self.nbytes = nbytes
-        self.owner: object = None
-
-
 class Workspaces:
     """A free list of workspaces, shared by the programs that are given it: as many blocks as calls ever ran at once, each as large as
     the largest of these programs needs; and the memory of their ``outputs``. Safe from many threads (list operations are atomic)."""
 
-    __slots__ = ("_free", "outputs")
+    __slots__ = ("free", "outputs")
 
     def __init__(self) -> None:
-        self._free: list[Workspace] = []
+        self.free: list[np.ndarray] = []
         self.outputs = Outputs()
 
-    def take(self, nbytes: int) -> Workspace:
-        """A workspace of at least ``nbytes``; a free one that is too small is dropped for a larger one."""
+    def take(self, nbytes: int) -> np.ndarray:
+        """Uninitialised bytes at an aligned address, at least ``nbytes``; a free block that is too small is dropped for a larger one."""
         try:
-            workspace = self._free.pop()
+            workspace = self.free.pop()
         except IndexError:
-            return Workspace(nbytes)
-        return workspace if workspace.nbytes >= nbytes else Workspace(nbytes)
+            workspace = None
+        if workspace is None or workspace.nbytes < nbytes:
+            workspace, _ = aligned_empty((nbytes,), np.dtype(np.uint8), nbytes)
+        return workspace
 
-    def give(self, workspace: Workspace) -> None:
+    def give(self, workspace: np.ndarray) -> None:
         """Returns a workspace that its call is done with."""
-        self._free.append(workspace)
+        self.free.append(workspace)
+
+    def trim(self) -> int:
+        """Drops the workspaces that no call uses; the bytes that they had."""
+        nbytes = 0
+        while self.free:
+            nbytes += self.free.pop().nbytes
+        return nbytes
 
 
 def _count_references() -> Callable[[object], int] | None:
@@ -111,12 +108,12 @@ class Outputs:
     def __init__(self) -> None:
         self._handed_out: deque[np.ndarray] = deque()
 
-    def take(self, shape: tuple[int, ...], dtype: np.dtype[Any], nbytes: int, count: int) -> tuple[np.ndarray, int]:
-        """An uninitialised array as ``aligned_empty`` makes it; ``count`` is how many recycled outputs the calling program has."""
+    def take(self, shape: tuple[int, ...], dtype: np.dtype[Any], nbytes: int, count: int) -> np.ndarray:
+        """An uninitialised array on a cache line; ``count`` is how many recycled outputs the calling program has."""
         raw = self._oldest(nbytes + ALIGNMENT, 2 * count)
         if raw is None:
             raw = np.empty(nbytes + ALIGNMENT, np.uint8)
-        result = _aligned_view(raw, shape, dtype)
+        result, _ = _aligned_view(raw, shape, dtype)
         self._handed_out.append(raw)
         return result
 

@@ -4,19 +4,25 @@
 ; On errors: a kernel returns a code and stores the offending value in slot 0 of its extents. The walk records both for its worker and
 ; lowers Call.failed to the step's number; steps after a failed one are skipped, but every barrier is still met, so nobody waits in vain.
 
-; One call of a program. bases: [arena, scratch of worker 0, constants..., inputs..., outputs...], which arguments refer to.
-%Call = type {
+; What is the same in every call of a program.
+%Program = type {
   i64,  ; 0 steps          address of %Step[]
   i64,  ; 1 n_steps
   i64,  ; 2 arguments      address of i64[]: for each step its (base number, byte offset) pairs, then its extents
-  i64,  ; 3 bases          address of i64[]
-  i64,  ; 4 scratch_stride bytes between the scratch of one worker and the next
-  i64,  ; 5 max_buffers    of any step
-  i64,  ; 6 max_extents    of any step, slot 0 included
-  i64,  ; 7 failures       address of %Failure[workers]
-  i64,  ; 8 timestamps     0, or address of i64[n_steps + 1] for nanoseconds
-  i64,  ; 9 clock          number of the monotonic clock for clock_gettime
-  i64   ; 10 failed        number of the first step that failed, -1 while none has
+  i64,  ; 3 max_buffers    of any step
+  i64,  ; 4 max_extents    of any step, slot 0 included
+  i64,  ; 5 scratch        bytes from the arena to the scratch of worker 0
+  i64,  ; 6 scratch_stride bytes between the scratch of one worker and the next
+  i64   ; 7 n_tensors      inputs and outputs
+}
+
+; One call of a program. bases: [0 (offsets are addresses: constants), arena, scratch of worker 0, inputs..., outputs...].
+%Call = type {
+  ptr,  ; 0 program
+  ptr,  ; 1 bases
+  ptr,  ; 2 failures       %Failure[workers]
+  ptr,  ; 3 timestamps     null, or i64[n_steps + 1] for nanoseconds
+  i64   ; 4 failed         number of the first step that failed, -1 while none has
 }
 
 %Step = type {
@@ -59,6 +65,7 @@ declare i32 @pthread_cond_wait(ptr, ptr)
 declare i32 @pthread_cond_broadcast(ptr)
 declare i32 @sched_yield()
 declare i32 @clock_gettime(i32, ptr)
+declare void @llvm.memcpy.p0.p0.i64(ptr, ptr, i64, i1)
 
 ; ---------------------------------------------------------------------------------------------------------------- gates
 
@@ -172,8 +179,9 @@ wait:
 
 ; ---------------------------------------------------------------------------------------------------------------- steps
 
-define internal void @timestamp(ptr %slot, i32 %clock) {
+define internal void @timestamp(ptr %slot) {
   %time = alloca [2 x i64]
+  %clock = load i32, ptr @clock
   call i32 @clock_gettime(i32 %clock, ptr %time)
   %nanoseconds.at = getelementptr i64, ptr %time, i64 1
   %seconds = load i64, ptr %time
@@ -198,7 +206,7 @@ next:
   %offset = load i64, ptr %offset.at
   %base.at = getelementptr i64, ptr %bases, i64 %number
   %base = load i64, ptr %base.at
-  %own = icmp eq i64 %number, 1
+  %own = icmp eq i64 %number, 2
   %extra = select i1 %own, i64 %scratch, i64 0
   %partial = add i64 %base, %offset
   %address = add i64 %partial, %extra
@@ -248,7 +256,7 @@ define internal i64 @invoke(i64 %address, ptr %pointers, ptr %extents, i64 %work
 }
 
 define internal void @fail(ptr %call, i64 %worker, i64 %step, i64 %code, ptr %extents) {
-  %failures.at = getelementptr %Call, ptr %call, i64 0, i32 7
+  %failures.at = getelementptr %Call, ptr %call, i64 0, i32 2
   %failures = load ptr, ptr %failures.at
   %failure = getelementptr %Failure, ptr %failures, i64 %worker
   %code.at = getelementptr %Failure, ptr %failure, i64 0, i32 1
@@ -257,7 +265,7 @@ define internal void @fail(ptr %call, i64 %worker, i64 %step, i64 %code, ptr %ex
   store i64 %step, ptr %failure
   store i64 %code, ptr %code.at
   store i64 %value, ptr %value.at
-  %failed.at = getelementptr %Call, ptr %call, i64 0, i32 10
+  %failed.at = getelementptr %Call, ptr %call, i64 0, i32 4
   atomicrmw umin ptr %failed.at, i64 %step seq_cst
   ret void
 }
@@ -265,20 +273,20 @@ define internal void @fail(ptr %call, i64 %worker, i64 %step, i64 %code, ptr %ex
 ; What each of the workers does for one call.
 define internal void @walk(ptr %call, i64 %worker, i64 %workers, ptr %team) {
 entry:
-  %n.at = getelementptr %Call, ptr %call, i64 0, i32 1
-  %arguments.at = getelementptr %Call, ptr %call, i64 0, i32 2
-  %bases.at = getelementptr %Call, ptr %call, i64 0, i32 3
-  %stride.at = getelementptr %Call, ptr %call, i64 0, i32 4
-  %max.buffers.at = getelementptr %Call, ptr %call, i64 0, i32 5
-  %max.extents.at = getelementptr %Call, ptr %call, i64 0, i32 6
-  %timestamps.at = getelementptr %Call, ptr %call, i64 0, i32 8
-  %clock.at = getelementptr %Call, ptr %call, i64 0, i32 9
-  %failed.at = getelementptr %Call, ptr %call, i64 0, i32 10
-  %failures.at = getelementptr %Call, ptr %call, i64 0, i32 7
+  %bases.at = getelementptr %Call, ptr %call, i64 0, i32 1
+  %failures.at = getelementptr %Call, ptr %call, i64 0, i32 2
+  %timestamps.at = getelementptr %Call, ptr %call, i64 0, i32 3
+  %failed.at = getelementptr %Call, ptr %call, i64 0, i32 4
+  %program = load ptr, ptr %call
+  %n.at = getelementptr %Program, ptr %program, i64 0, i32 1
+  %arguments.at = getelementptr %Program, ptr %program, i64 0, i32 2
+  %max.buffers.at = getelementptr %Program, ptr %program, i64 0, i32 3
+  %max.extents.at = getelementptr %Program, ptr %program, i64 0, i32 4
+  %stride.at = getelementptr %Program, ptr %program, i64 0, i32 6
   %failures = load ptr, ptr %failures.at
   %failure = getelementptr %Failure, ptr %failures, i64 %worker
   store i64 -1, ptr %failure
-  %steps = load ptr, ptr %call
+  %steps = load ptr, ptr %program
   %n = load i64, ptr %n.at
   %arguments = load ptr, ptr %arguments.at
   %bases = load ptr, ptr %bases.at
@@ -286,8 +294,6 @@ entry:
   %max.buffers = load i64, ptr %max.buffers.at
   %max.extents = load i64, ptr %max.extents.at
   %timestamps = load ptr, ptr %timestamps.at
-  %clock.wide = load i64, ptr %clock.at
-  %clock = trunc i64 %clock.wide to i32
   %scratch = mul i64 %stride, %worker
   %pointers = alloca i64, i64 %max.buffers
   %extents = alloca i64, i64 %max.extents
@@ -298,7 +304,7 @@ entry:
   br i1 %timed, label %begin, label %loop
 
 begin:
-  call void @timestamp(ptr %timestamps, i32 %clock)
+  call void @timestamp(ptr %timestamps)
   br label %loop
 
 loop:
@@ -355,7 +361,7 @@ clocked:
 
 stamp:
   %slot = getelementptr i64, ptr %timestamps, i64 %s.next
-  call void @timestamp(ptr %slot, i32 %clock)
+  call void @timestamp(ptr %slot)
   br label %advance
 
 advance:
@@ -368,11 +374,9 @@ done:
 ; ------------------------------------------------------------------------------------------------------- entry points
 
 ; Runs a call on the team, or on this thread alone when there is no team or it is busy. The last step has its barrier flag set, so that
-; no other worker is still in the walk when this returns. Returns the number of the first step that failed, or -1.
-define i64 @loopnest_dispatch(ptr %call, ptr %team) {
+; no other worker is still in the walk when this returns.
+define internal void @dispatch(ptr %call, ptr %team) {
 entry:
-  %failed.at = getelementptr %Call, ptr %call, i64 0, i32 10
-  store atomic i64 -1, ptr %failed.at monotonic, align 8
   %none = icmp eq ptr %team, null
   br i1 %none, label %alone, label %claim
 
@@ -390,14 +394,72 @@ together:
   call void @gate_open(ptr %start)
   call void @walk(ptr %call, i64 0, i64 %workers, ptr %team)
   store atomic i64 0, ptr %team release, align 8
-  br label %done
+  ret void
 
 alone:
   call void @walk(ptr %call, i64 0, i64 1, ptr null)
+  ret void
+}
+
+; Runs `program` on `tensors` (addresses of its inputs, then of its outputs) in `memory` (arena and scratch), on `team` or, where that is
+; null, on this thread. Returns the number of the first step that failed, and what it said in `failure`; -1 when none failed.
+define i64 @loopnest_run(ptr %program, ptr %tensors, ptr %memory, ptr %team, ptr %timestamps, ptr %failure) {
+entry:
+  %call = alloca %Call
+  %alone = icmp eq ptr %team, null
+  br i1 %alone, label %prepare, label %count
+
+count:
+  %workers.at = getelementptr %Team, ptr %team, i64 0, i32 2
+  %team.workers = load i64, ptr %workers.at
+  br label %prepare
+
+prepare:
+  %workers = phi i64 [ 1, %entry ], [ %team.workers, %count ]
+  %scratch.at = getelementptr %Program, ptr %program, i64 0, i32 5
+  %n.at = getelementptr %Program, ptr %program, i64 0, i32 7
+  %scratch.offset = load i64, ptr %scratch.at
+  %n = load i64, ptr %n.at
+  %count.bases = add i64 %n, 3
+  %bases = alloca i64, i64 %count.bases
+  %failures = alloca %Failure, i64 %workers
+  %arena.slot = getelementptr i64, ptr %bases, i64 1
+  %scratch.slot = getelementptr i64, ptr %bases, i64 2
+  %tensor.slots = getelementptr i64, ptr %bases, i64 3
+  %nbytes = mul i64 %n, 8
+  %arena = ptrtoint ptr %memory to i64
+  %scratch = add i64 %arena, %scratch.offset
+  store i64 0, ptr %bases
+  store i64 %arena, ptr %arena.slot
+  store i64 %scratch, ptr %scratch.slot
+  call void @llvm.memcpy.p0.p0.i64(ptr %tensor.slots, ptr %tensors, i64 %nbytes, i1 false)
+  %bases.at = getelementptr %Call, ptr %call, i64 0, i32 1
+  %failures.at = getelementptr %Call, ptr %call, i64 0, i32 2
+  %timestamps.at = getelementptr %Call, ptr %call, i64 0, i32 3
+  %failed.at = getelementptr %Call, ptr %call, i64 0, i32 4
+  store ptr %program, ptr %call
+  store ptr %bases, ptr %bases.at
+  store ptr %failures, ptr %failures.at
+  store ptr %timestamps, ptr %timestamps.at
+  store i64 -1, ptr %failed.at
+  call void @dispatch(ptr %call, ptr %team)
+  %failed = load atomic i64, ptr %failed.at monotonic, align 8
+  %fine = icmp eq i64 %failed, -1
+  br i1 %fine, label %done, label %search
+
+search:
+  %w = phi i64 [ 0, %prepare ], [ %w.next, %search ]
+  %record = getelementptr %Failure, ptr %failures, i64 %w
+  %step = load i64, ptr %record
+  %w.next = add i64 %w, 1
+  %found = icmp eq i64 %step, %failed
+  br i1 %found, label %report, label %search
+
+report:
+  call void @llvm.memcpy.p0.p0.i64(ptr %failure, ptr %record, i64 24, i1 false)
   br label %done
 
 done:
-  %failed = load atomic i64, ptr %failed.at monotonic, align 8
   ret i64 %failed
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import platform
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -12,6 +13,10 @@ from functools import cached_property
 from importlib.resources import files
 from typing import Any
 
+import llvmlite.binding as llvm
+import numpy as np
+
+from .entry import supported
 from .linker import LinkError, compile_ir
 
 PARALLEL, BARRIER = 1, 2
@@ -24,9 +29,11 @@ _RELAX = {"x86_64": _PAUSE, "amd64": _PAUSE, "aarch64": _YIELD, "arm64": _YIELD}
 
 @dataclass(frozen=True)
 class Driver:
-    """The entry points of ``driver.ll``; addresses go in as integers."""
+    """The entry points of ``driver.ll``; addresses go in as integers. ``enter`` and ``rerun`` are those of ``entry.ll``, as addresses."""
 
-    dispatch: Callable[[int, int], int]
+    run: Callable[[int, int, int, int, int, int], int]
+    enter: int
+    rerun: int
     team_init: Callable[[int, int, int, int], None]
     team_work: Callable[[int, int], None]
     team_stop: Callable[[int], int]
@@ -63,16 +70,18 @@ def _load() -> Driver:
     if machine not in _RELAX:
         raise LinkError(f"loopnest's driver does not know the processor architecture {machine!r}; it knows {', '.join(_RELAX)}")
     declaration, pause = _RELAX[machine]
-    text = files(str(__package__)).joinpath("driver.ll").read_text(encoding="utf-8")
     relax = f"{declaration}\ndefine internal void @relax() alwaysinline {{\n  {pause}\n  ret void\n}}\n"
-    engine = compile_ir(text + relax)
+    clock = f"@clock = internal constant i32 {time.CLOCK_MONOTONIC}\n"
+    engine = compile_ir(_text("driver.ll") + relax + clock + (_entry_text() if supported() else ""))
 
     def function(name: str, result: Any, arguments: int) -> Any:
         prototype = ctypes.CFUNCTYPE(result, *[ctypes.c_int64] * arguments)
         return prototype(engine.get_function_address(name))
 
     return Driver(
-        dispatch=function("loopnest_dispatch", ctypes.c_int64, 2),
+        run=function("loopnest_run", ctypes.c_int64, 6),
+        enter=engine.get_function_address("loopnest_enter") if supported() else 0,
+        rerun=engine.get_function_address("loopnest_rerun") if supported() else 0,
         team_init=function("loopnest_team_init", None, 4),
         team_work=function("loopnest_team_work", None, 2),
         team_stop=function("loopnest_team_stop", ctypes.c_int64, 1),
@@ -80,3 +89,17 @@ def _load() -> Driver:
         _spin=function("loopnest_spin", None, 1),
         _engine=engine,
     )
+
+
+def _text(name: str) -> str:
+    return files(str(__package__)).joinpath(name).read_text(encoding="utf-8")
+
+
+def _entry_text() -> str:
+    """``entry.ll`` for this interpreter, whose functions LLVM is told of."""
+    text = _text("entry.ll")
+    for name in re.findall(r"declare .*@(Py\w+)", text):
+        llvm.add_symbol(name, ctypes.cast(ctypes.pythonapi[name], ctypes.c_void_p).value)
+    for word, value in (("object", object.__basicsize__), ("array", id(np.ndarray)), ("none", id(None))):
+        text = text.replace(f"{{{word}}}", str(value))
+    return text

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping, Sequence
+import ctypes
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from math import prod
 from statistics import median
-from struct import Struct
+from typing import Any
 
 import numpy as np
 
 from ..ir.errors import InputError, KernelError
-from .buffers import Outputs, Workspace, Workspaces, address_of, aligned, aligned_empty
+from .buffers import Outputs, Workspaces, address_of, aligned, aligned_empty
 from .driver import BARRIER, PARALLEL, driver
+from .entry import Argument, Maker, Runnable, decline, make_entry, make_rerun
 from .profile import Profile, StepTime
-from .program import Program, Step, TensorSpec
+from .program import BufferSpec, Program, Step, TensorSpec
 from .team import Team, team_of
 
-_CALL_FIELDS = 11
-_FAILURE = Struct("qqq")  # step, code, value
-_ARENA, _SCRATCH, _FIRST_CONSTANT = 0, 1, 2
+PAGE = 4096
+"""Bytes from which outputs start on a cache line. Smaller ones are what ``numpy.empty`` gives, in a third of the time."""
+
+_ABSOLUTE, _ARENA, _SCRATCH, _FIRST_TENSOR = range(4)
+"""Numbers of the bases that arguments of steps refer to, as in ``driver.ll``."""
 
 
 class Executable:
@@ -42,62 +47,59 @@ class Executable:
     ) -> None:
         self.program = program
         self._keep = keep
-        self._token = object()
         self._constants = [_blob(blob, nbytes) for blob, nbytes in zip(constants, program.constants, strict=True)]
-        self._steps, self._arguments = _tables(program, addresses)
         parallel = threads > 1 and any(step.parallel for step in program.steps)
         self._workers = threads if parallel else 1
         self._team: Team | None = team_of(threads) if parallel else None
-        self._dispatch = driver().dispatch
-        self._inputs = [(spec.nbytes, spec.numpy.alignment) for spec in program.inputs]
-        self._outputs = [(spec.extents, spec.numpy, spec.nbytes, Outputs.recycles(spec.nbytes)) for spec in program.outputs]
-        self._recycled = sum(recycled for *_, recycled in self._outputs)
+        self._driver = driver()
         self._workspaces = workspaces or Workspaces()
-        self._lay_out(program)
+        self._tables = _tables(program, addresses, [address_of(blob) for blob in self._constants])
+        self._record, self._nbytes = _record(program, self._tables, self._workers)
+        self._arguments = [Argument(spec.numpy, spec.extents, at) for at, spec in enumerate(program.inputs)]
+        self._outputs = _makers(program, self._workspaces.outputs)
+        self._enter = self.entry(self._arguments, bare=False)
 
-    def _lay_out(self, program: Program) -> None:
-        """Where things lie in a workspace: call record, bases, failures, arena, scratch."""
-        fixed = _FIRST_CONSTANT + len(self._constants)
-        tensors = len(program.inputs) + len(program.outputs)
-        self._record = Struct(f"{_CALL_FIELDS + fixed}q")
-        self._tensors = Struct(f"{tensors}q")
-        self._tensors_at = self._record.size
-        self._failures_at = self._tensors_at + self._tensors.size
-        self._arena_at = aligned(self._failures_at + _FAILURE.size * self._workers)
-        self._scratch_at = self._arena_at + aligned(program.arena_nbytes)
-        self._scratch_stride = aligned(program.scratch_nbytes)
-        self._nbytes = self._scratch_at + self._scratch_stride * self._workers
+    def entry(self, arguments: Sequence[Argument], *, bare: bool) -> Callable[..., Any]:
+        """A function of arrays as ``arguments`` say, by position, that returns a tuple of fresh outputs, or the only one (``bare``).
 
-    def _write_record(self, workspace: Workspace, stamps: int) -> None:
-        """All of the call record and the bases that is the same in each call with this workspace."""
-        steps, start = self.program.steps, workspace.address
-        self._record.pack_into(
-            workspace.memory,
-            0,
-            address_of(self._steps),
-            len(steps),
-            address_of(self._arguments),
-            start + 8 * _CALL_FIELDS,
-            self._scratch_stride,
-            max((len(step.buffers) for step in steps), default=0) or 1,
-            max((len(step.extents) for step in steps), default=0) + 1,
-            start + self._failures_at,
-            stamps,
-            time.CLOCK_MONOTONIC,
-            -1,
-            start + self._arena_at,
-            start + self._scratch_at,
-            *map(address_of, self._constants),
-        )
-        workspace.owner = None if stamps else self._token
+        It returns None, and does nothing, for anything that is not just so: ``run`` then says what is wrong, or copies. Raises
+        ``KernelError`` when a kernel stops on bad data.
+        """
+        if not self._driver.enter:
+            return decline
+        return make_entry(self._driver.enter, self._runnable(), arguments, self._outputs, bare=bare)
+
+    def bind(self, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray]) -> Callable[[], None]:
+        """A function that runs on these very arrays, which must fit without a copy (``InputError``), and allocates nothing.
+
+        It raises ``KernelError`` as ``run`` does.
+        """
+        checked = [
+            _bound_address(array, spec, at >= len(inputs))
+            for at, (array, spec) in enumerate(
+                zip((*inputs, *outputs), (*self.program.inputs, *self.program.outputs), strict=True)
+            )
+        ]
+        arrays = (*inputs, *outputs)
+        native = self._driver.rerun
+        rerun = make_rerun(native, self._runnable(), checked, arrays) if native else partial(decline, *arrays)
+
+        def run() -> None:
+            if rerun() is None:
+                self._run_addresses(checked, 0)
+
+        return run
 
     def run(self, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray] | None = None) -> list[np.ndarray]:
         """Computes the outputs from ``inputs``, which have the program's dtypes and shapes; other strides are copied first.
 
         Outputs are arrays that nobody else holds, or ``outputs`` when given (C-contiguous, of the program's dtypes and shapes). Raises
-        ``InputError``
-        for arrays that do not fit, ``KernelError`` when a kernel stops on bad data.
+        ``InputError`` for arrays that do not fit, ``KernelError`` when a kernel stops on bad data.
         """
+        if outputs is None:
+            results = self._enter(*inputs)
+            if results is not None:
+                return list(results)
         return self._call(inputs, outputs, 0)
 
     def profile(self, inputs: Sequence[np.ndarray], repeat: int = 20) -> Profile:
@@ -122,43 +124,49 @@ class Executable:
         return self.program.as_table()
 
     def _call(self, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray] | None, stamps: int) -> list[np.ndarray]:
+        """``run`` the long way: inputs that do not fit as they are get copied."""
         addresses: list[int] = []
         copies: list[np.ndarray] = []
-        for value, (nbytes, alignment) in zip(inputs, self._inputs, strict=True):
+        for value, spec in zip(inputs, self.program.inputs, strict=True):
             address = address_of(value)
-            if value.nbytes != nbytes or address % alignment or not value.flags.c_contiguous:
-                value, address = _fitting(value, self.program.inputs[len(addresses)])
+            if value.nbytes != spec.nbytes or address % spec.numpy.alignment or not value.flags.c_contiguous:
+                value, address = _fitting(value, spec)
                 copies.append(value)
             addresses.append(address)
         if outputs is None:
-            results: list[np.ndarray] = []
-            for shape, dtype, nbytes, recycled in self._outputs:
-                if recycled:
-                    array, address = self._workspaces.outputs.take(shape, dtype, nbytes, self._recycled)
-                else:
-                    array, address = aligned_empty(shape, dtype, nbytes)
-                results.append(array)
-                addresses.append(address)
+            results = [make(*arguments) for make, arguments in self._outputs]
+            addresses += map(address_of, results)
         else:
             results = list(outputs)
-            addresses += [_output_address(array, spec) for array, spec in zip(results, self.program.outputs, strict=True)]
-
-        workspace = self._workspaces.take(self._nbytes)
-        if stamps or workspace.owner is not self._token:
-            self._write_record(workspace, stamps)
-        self._tensors.pack_into(workspace.memory, self._tensors_at, *addresses)
-        team = self._team
-        failed = self._dispatch(workspace.address, team.address if team else 0)
-        error = self._error(failed, workspace.memory) if failed >= 0 else None
-        self._workspaces.give(workspace)
-        if error is not None:
-            raise error
+            addresses += [_bound_address(array, spec, True) for array, spec in zip(results, self.program.outputs, strict=True)]
+        self._run_addresses(addresses, stamps)
         return results
 
-    def _error(self, failed: int, memory: memoryview) -> KernelError:
-        records = (_FAILURE.unpack_from(memory, self._failures_at + _FAILURE.size * worker) for worker in range(self._workers))
-        _, code, value = next(record for record in records if record[0] == failed)
-        return KernelError(_message(self.program.steps[failed], code, value))
+    def _run_addresses(self, addresses: Sequence[int], stamps: int) -> None:
+        tensors = (ctypes.c_int64 * len(addresses))(*addresses)
+        failure = (ctypes.c_int64 * 3)()
+        workspace = self._workspaces.take(self._nbytes)
+        team = self._team.address if self._team else 0
+        at = ctypes.addressof
+        failed = self._driver.run(address_of(self._record), at(tensors), address_of(workspace), team, stamps, at(failure))
+        self._workspaces.give(workspace)
+        if failed >= 0:
+            _fail(self.program, *failure)
+
+    def _runnable(self) -> Runnable:
+        return Runnable(
+            address_of(self._record),
+            self._team.cell if self._team else 0,
+            len(self.program.inputs),
+            self._nbytes,
+            self._workspaces,
+            partial(_fail, self.program),
+            (self._record, self._tables, self._constants, self._keep, self._team, self._driver),
+        )
+
+
+def _fail(program: Program, step: int, code: int, value: int) -> None:
+    raise KernelError(_message(program.steps[step], code, value))
 
 
 def _message(step: Step, code: int, value: int) -> str:
@@ -166,28 +174,67 @@ def _message(step: Step, code: int, value: int) -> str:
     return f"{step.name or step.op}: {text.replace('{value}', str(value))}"
 
 
-def _tables(program: Program, addresses: Mapping[str, int]) -> tuple[np.ndarray, np.ndarray]:
+def _tables(program: Program, addresses: Mapping[str, int], blobs: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
     """The native tables: int64[n_steps, 5] of kernel, first argument, counts and flags; int64[...] of all arguments."""
-    constants, inputs = len(program.constants), len(program.inputs)
-    first = {
-        "arena": _ARENA,
-        "scratch": _SCRATCH,
-        "constant": _FIRST_CONSTANT,
-        "input": _FIRST_CONSTANT + constants,
-        "output": _FIRST_CONSTANT + constants + inputs,
-    }
     steps: list[tuple[int, ...]] = []
     arguments: list[int] = []
+    places = [_place(program, spec, blobs) for spec in program.buffers]
     for number, step in enumerate(program.steps):
         following = program.steps[number + 1] if number + 1 < len(program.steps) else None
         meet = following is None or (step.barrier and (step.parallel or following.parallel))
         flags = PARALLEL * step.parallel | BARRIER * meet
         steps.append((addresses[step.kernel], len(arguments), len(step.buffers), len(step.extents), flags))
         for buffer, offset in step.buffers:
-            spec = program.buffers[buffer]
-            arguments += [first[spec.kind] + spec.index, spec.offset + offset]
+            base, start = places[buffer]
+            arguments += [base, start + offset]
         arguments += step.extents
     return np.array(steps, np.int64).reshape(len(steps), 5), np.array(arguments, np.int64)
+
+
+def _makers(program: Program, recycled: Outputs) -> list[Maker]:
+    """For each output a function and its arguments that make an array for it."""
+    large = [Outputs.recycles(spec.nbytes) for spec in program.outputs]
+    return [
+        (recycled.take, (spec.extents, spec.numpy, spec.nbytes, sum(large)))
+        if again
+        else (np.empty if spec.nbytes < PAGE else _aligned_array, (spec.extents, spec.numpy))
+        for spec, again in zip(program.outputs, large, strict=True)
+    ]
+
+
+def _aligned_array(shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
+    return aligned_empty(shape, dtype, dtype.itemsize * prod(shape))[0]
+
+
+def _place(program: Program, spec: BufferSpec, blobs: Sequence[int]) -> tuple[int, int]:
+    """The base of a buffer and its offset from there."""
+    match spec.kind:
+        case "arena":
+            return _ARENA, spec.offset
+        case "scratch":
+            return _SCRATCH, spec.offset
+        case "constant":
+            return _ABSOLUTE, blobs[spec.index] + spec.offset
+        case "input":
+            return _FIRST_TENSOR + spec.index, spec.offset
+        case "output":
+            return _FIRST_TENSOR + len(program.inputs) + spec.index, spec.offset
+
+
+def _record(program: Program, tables: tuple[np.ndarray, np.ndarray], workers: int) -> tuple[np.ndarray, int]:
+    """The native record of a program, and the bytes of a workspace: the arena, then the scratch of each worker."""
+    scratch, stride = aligned(program.arena_nbytes), aligned(program.scratch_nbytes)
+    record = (
+        address_of(tables[0]),
+        len(program.steps),
+        address_of(tables[1]),
+        max((len(step.buffers) for step in program.steps), default=0) or 1,
+        max((len(step.extents) for step in program.steps), default=0) + 1,
+        scratch,
+        stride,
+        len(program.inputs) + len(program.outputs),
+    )
+    return np.array(record, np.int64), scratch + stride * workers
 
 
 def _blob(blob: np.ndarray, nbytes: int) -> np.ndarray:
@@ -205,9 +252,13 @@ def _fitting(value: np.ndarray, spec: TensorSpec) -> tuple[np.ndarray, int]:
     return copy, address
 
 
-def _output_address(array: np.ndarray, spec: TensorSpec) -> int:
-    if array.dtype != spec.numpy or array.shape != spec.extents or not array.flags.carray:
+def _bound_address(array: np.ndarray, spec: TensorSpec, written: bool) -> int:
+    fits = array.dtype == spec.numpy and array.shape == spec.extents and array.flags.c_contiguous and array.flags.aligned
+    if not fits or (written and not array.flags.writeable):
+        kind, quality = ("output", "writable C-contiguous") if written else ("input", "C-contiguous")
         raise InputError(
-            f"output array for {spec.name!r} must be a writable C-contiguous {spec}, got {array.dtype}{list(array.shape)}"
+            f"{kind} array for {spec.name!r} must be a {quality} {spec}, got {array.dtype}{list(array.shape)}"
+            + ("" if array.flags.c_contiguous else " with other strides")
+            + ("" if array.flags.writeable or not written else ", read-only")
         )
     return address_of(array)

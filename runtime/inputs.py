@@ -27,12 +27,13 @@ class InputBinder:
     def __init__(self, specs: Sequence[TensorSpec]) -> None:
         self.specs = tuple(specs)
         self._slots = [_slot(spec) for spec in specs]
+        self.names = tuple(spec.name for spec in specs)
         self._index = {spec.name: index for index, spec in enumerate(specs)}
 
     def bind(self, args: Sequence[object], named: Mapping[str, object]) -> list[Value]:
         """Values in the order of the declaration, from ``args`` in that order and ``named``. Raises ``InputError``."""
         if named or len(args) != len(self._slots):
-            args = self._ordered(args, named)
+            args = self.ordered(args, named)
         values: list[Value] = []
         for value, slot in zip(args, self._slots, strict=True):
             if type(value) is np.ndarray and value.dtype is slot.dtype and value.shape in slot.shapes:
@@ -41,7 +42,13 @@ class InputBinder:
                 values.append(slot.accept(value))
         return values
 
-    def _ordered(self, args: Sequence[object], named: Mapping[str, object]) -> list[object]:
+    def ordered(self, args: Sequence[object], named: Mapping[str, object]) -> Sequence[object]:
+        """The values given, unchecked, in the order of the declaration. Raises ``InputError`` unless each input is given once."""
+        if not args and len(named) == len(self.names):
+            try:
+                return [named[name] for name in self.names]
+            except KeyError:
+                pass
         if len(args) > len(self._slots):
             raise InputError(f"{len(args)} inputs given, expected {len(self._slots)}: {self._listing()}")
         missing = object()
@@ -113,20 +120,11 @@ class _TensorSlot(_Slot):
         self.dtype = spec.numpy
 
     def accept(self, value: object) -> np.ndarray:
-        array = self._checked_dtype(self._as_array(value))
+        array = self._checked_dtype(as_array(value, f"input {self.spec.name!r}", str(self.spec)))
         self._check_shape(array.shape)
         if len(self.shapes) < _SHAPES_KEPT:
             self.shapes.add(array.shape)
         return array
-
-    def _as_array(self, value: object) -> np.ndarray:
-        try:
-            if hasattr(value, "__array__") or not hasattr(value, "__dlpack__"):
-                return np.asarray(value)
-            return np.from_dlpack(value)  # type: ignore[arg-type]
-        except Exception as error:  # whatever the foreign object raises
-            kind = f"{type(value).__module__}.{type(value).__qualname__}".removeprefix("builtins.")
-            raise InputError(f"input {self.spec.name!r}: expected an array ({self.spec}), got {kind}: {error}") from error
 
     def _checked_dtype(self, array: np.ndarray) -> np.ndarray:
         if array.dtype == self.dtype and array.dtype.kind != "O":
@@ -155,6 +153,17 @@ class _TensorSlot(_Slot):
                 raise InputError(
                     f"input {self.spec.name!r} has extent {extent} in dim {axis} (shape {shape}), expected {expected} ({self.spec})"
                 )
+
+
+def as_array(value: object, what: str, expected: str = "a tensor") -> np.ndarray:
+    """``value`` as an array, without a copy where it lends its memory. ``InputError`` about ``what`` when it cannot be one."""
+    try:
+        if hasattr(value, "__array__") or not hasattr(value, "__dlpack__"):
+            return np.asarray(value)
+        return np.from_dlpack(value)  # type: ignore[arg-type]
+    except Exception as error:  # whatever the foreign object raises
+        kind = f"{type(value).__module__}.{type(value).__qualname__}".removeprefix("builtins.")
+        raise InputError(f"{what}: expected an array ({expected}), got {kind}: {error}") from error
 
 
 def _dtype_name(dtype: np.dtype[Any]) -> str:

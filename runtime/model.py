@@ -5,12 +5,14 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
 from ..ir import dtypes
 from ..ir.errors import InputError
+from .binding import Binding, Out, shared
+from .entry import Argument, decline
 from .inputs import InputBinder, Value
 from .profile import Profile
 from .program import TensorSpec
@@ -23,11 +25,24 @@ class Runner(Protocol):
         """Fresh outputs in graph order; called from many threads at once."""
         ...
 
+    def entry(self, arguments: Sequence[Argument], /, *, bare: bool) -> Entry:
+        """The fast way in for arrays as ``arguments`` say, which declines by returning None (see ``Executable.entry``)."""
+        ...
+
+    def shapes(self) -> tuple[tuple[int, ...] | None, ...]:
+        """The shapes of the outputs, None where only the data decides."""
+        ...
+
+    def bind(self, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray], /) -> Callable[[], None]:
+        """What computes ``outputs`` from ``inputs`` in place, without allocation where it can."""
+        ...
+
     def profile(self, inputs: Sequence[Value], repeat: int, /) -> Profile: ...
 
     def as_text(self) -> str: ...
 
 
+Entry: TypeAlias = "Callable[..., Any]"
 Planner: TypeAlias = "Callable[[tuple[Value, ...]], Runner]"
 _Key: TypeAlias = "tuple[tuple[int, ...] | bytes | type, ...]"
 
@@ -54,29 +69,51 @@ class CompiledModel:
         self.inputs = tuple(inputs)
         self.outputs = tuple(outputs)
         self.name = name
-        self._bind = InputBinder(inputs).bind
+        self.value_inputs = tuple(value_inputs)
+        self._binder = InputBinder(inputs)
         self._planner = planner
-        self._value_inputs = tuple(value_inputs)
         self._max_plans = max_plans
-        self._runners: OrderedDict[_Key, Runner] = OrderedDict()
+        self._runners: OrderedDict[_Key, tuple[Runner, Entry]] = OrderedDict()
         self._latest: Runner | None = None
+        self._enter: Entry = decline  # of the plan used last
         self._planning = threading.Lock()
         self._lock = (
             threading.Lock()
         )  # of the order of use; held for moments only, so that no call waits for another one's plan
 
     def __call__(self, /, *args: object, **named: object) -> Value | tuple[Value, ...]:
-        """The output, or a tuple of the outputs in graph order. Raises ``InputError`` for inputs that do not fit."""
-        arrays = self._bind(args, named)
-        results = self._runner(arrays).run(arrays)
-        return results[0] if len(results) == 1 else tuple(results)
+        """The output, or a tuple of the outputs in graph order. Raises ``InputError`` for inputs that do not fit.
+
+        ``out``: write into these arrays and return them, as in ``bind`` (unless an input is called so).
+        """
+        if named:
+            if "out" in named and "out" not in self._binder.names:
+                return self.bind(*args, **named).run()
+            args = tuple(self._binder.ordered(args, named))
+        results = self._enter(*args)
+        return self._compute(args) if results is None else results
 
     def run(self, names: Sequence[str] | None, feeds: Mapping[str, object]) -> list[Value]:
         """The outputs called ``names`` (all when None) for inputs by name, as in ONNX Runtime."""
-        indices = range(len(self.outputs)) if names is None else [self._output_index(name) for name in names]
-        arrays = self._bind((), feeds)
-        results = self._runner(arrays).run(arrays)
-        return [results[index] for index in indices]
+        results = self(*self._binder.ordered((), feeds))
+        results = [results] if len(self.outputs) == 1 else results
+        return list(results) if names is None else [results[self._output_index(name)] for name in names]
+
+    def bind(self, /, *args: object, out: Out = None, **named: object) -> Binding:
+        """The model with its inputs and outputs bound to memory, for runs that allocate nothing.
+
+        Inputs are given as in a call, and ``out`` the outputs: one array, a tuple or list in graph order, or a mapping by name (None,
+        and what is missing: made here, once). Arrays, and what lends its memory through ``__dlpack__``, ``__array__`` or the buffer
+        protocol; an input called ``out`` goes by position. Raises ``InputError`` for memory that does not fit: another dtype or shape,
+        not contiguous, read-only outputs, outputs that share memory with an input or with each other.
+        """
+        given = self._binder.ordered(args, named)
+        arrays = [shared(value, f"input {spec.name!r}") for value, spec in zip(given, self.inputs, strict=True)]
+        return Binding(self, self._binder.bind(arrays, {}), out)
+
+    def runner_of(self, arrays: Sequence[Value]) -> Runner:
+        """The plan for checked inputs, made now if there is none."""
+        return self._found(arrays)[0]
 
     def profile(self, /, *args: object, repeat: int = 20, **named: object) -> Profile:
         """Median times of ``repeat`` runs, step by step; inputs as in a call (one called ``repeat`` by position).
@@ -84,18 +121,18 @@ class CompiledModel:
         Without inputs: the plan used last, on arrays of its shapes (floats in [0, 1), zeros of everything else). ``InputError`` when
         there is no plan yet, or it takes sequences, optionals or strings.
         """
-        arrays = self._bind(args, named) if args or named or not self.inputs else self._stand_ins()
-        return self._runner(arrays).profile(arrays, repeat)
+        arrays = self._binder.bind(args, named) if args or named or not self.inputs else self._stand_ins()
+        return self.runner_of(arrays).profile(arrays, repeat)
 
     def prepare(self, /, *args: object, **named: object) -> Runner:
         """Makes the plan for inputs like these, and runs nothing."""
-        return self._runner(self._bind(args, named))
+        return self.runner_of(self._binder.bind(args, named))
 
     @property
     def plans(self) -> tuple[Runner, ...]:
         """The runners kept, the one used least recently first."""
         with self._lock:
-            return tuple(self._runners.values())
+            return tuple(runner for runner, _ in self._runners.values())
 
     def as_text(self) -> str:
         """The interface, and the table of the plan used last."""
@@ -112,7 +149,7 @@ class CompiledModel:
     def _stand_ins(self) -> list[Value]:
         """Arrays like the inputs of the plan used last."""
         with self._lock:
-            key = next((key for key, runner in self._runners.items() if runner is self._latest), None)
+            key = next((key for key, (runner, _) in self._runners.items() if runner is self._latest), None)
         if key is None:
             raise InputError("there is no plan yet to profile: give inputs")
         random = np.random.default_rng(0)
@@ -122,38 +159,59 @@ class CompiledModel:
                 raise InputError(f"profiling needs inputs: {spec} is no numeric tensor")
             floats = dtypes.by_name(spec.dtype).is_float
             arrays.append((random.random(shape, np.float32) if floats else np.zeros(shape)).astype(spec.numpy))
-        for index, data in zip(self._value_inputs, key[len(self.inputs) :], strict=True):
+        for index, data in zip(self.value_inputs, key[len(self.inputs) :], strict=True):
             assert isinstance(data, bytes)
             arrays[index] = np.frombuffer(data, arrays[index].dtype).reshape(arrays[index].shape)
         return arrays
 
-    def _runner(self, arrays: list[Value]) -> Runner:
-        key: _Key = tuple([array.shape if type(array) is np.ndarray else type(array) for array in arrays])
-        if self._value_inputs:
-            key += tuple(arrays[index].tobytes() for index in self._value_inputs)
-        runner = self._runners.get(key)
-        if runner is None:
-            return self._plan(key, arrays)
-        if runner is not self._latest:
-            self._touch(key, runner)
-        return runner
+    def _compute(self, args: Sequence[object]) -> Value | tuple[Value, ...]:
+        """A call the long way: inputs are checked and converted, and a plan made where there is none."""
+        arrays = self._binder.bind(args, {})
+        runner, enter = self._found(arrays)
+        results = enter(*arrays)
+        if results is not None:
+            return results
+        results = runner.run(arrays)
+        return results[0] if len(self.outputs) == 1 else tuple(results)
 
-    def _plan(self, key: _Key, arrays: list[Value]) -> Runner:
+    def _found(self, arrays: Sequence[Value]) -> tuple[Runner, Entry]:
+        key: _Key = tuple([array.shape if type(array) is np.ndarray else type(array) for array in arrays])
+        if self.value_inputs:
+            key += tuple([arrays[index].tobytes() for index in self.value_inputs])
+        found = self._runners.get(key)
+        if found is None:
+            return self._plan(key, arrays)
+        if found[0] is not self._latest:
+            self._touch(key, found)
+        return found
+
+    def _plan(self, key: _Key, arrays: Sequence[Value]) -> tuple[Runner, Entry]:
         with self._planning:
-            runner = self._runners.get(key)
-            if runner is None:
+            found = self._runners.get(key)
+            if found is None:
                 runner = self._planner(tuple(arrays))
+                found = runner, self._entry(runner, arrays)
             with self._lock:
-                self._runners[key] = self._latest = runner
+                self._runners[key] = found
+                self._latest, self._enter = found
                 while len(self._runners) > self._max_plans:
                     self._runners.popitem(last=False)
-            return runner
+            return found
 
-    def _touch(self, key: _Key, runner: Runner) -> None:
+    def _touch(self, key: _Key, found: tuple[Runner, Entry]) -> None:
         with self._lock:
             if key in self._runners:
                 self._runners.move_to_end(key)
-            self._latest = runner
+            self._latest, self._enter = found
+
+    def _entry(self, runner: Runner, arrays: Sequence[Value]) -> Entry:
+        arguments: list[Argument] = []
+        for index, (spec, array) in enumerate(zip(self.inputs, arrays, strict=True)):
+            if type(array) is not np.ndarray or array.dtype.kind == "O":
+                return decline
+            value = array.tobytes() if index in self.value_inputs else None
+            arguments.append(Argument(spec.numpy, array.shape, index, value))
+        return runner.entry(arguments, bare=len(self.outputs) == 1)
 
     def _output_index(self, name: str) -> int:
         for index, spec in enumerate(self.outputs):

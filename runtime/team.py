@@ -9,7 +9,7 @@ import time
 
 import numpy as np
 
-from .buffers import aligned_empty
+from .buffers import address_of, aligned_empty
 from .driver import driver
 
 IDLE_SPIN_US = 40
@@ -22,12 +22,15 @@ BARRIER_SPIN_US = 100
 class Team:
     """``size`` workers: the calling thread and ``size - 1`` daemon threads. ``address`` is 0 where no team can run (then one worker does).
 
+    ``cell`` is where native code looks for the address: 0 there until somebody here has asked for it.
+
     Threads do not survive a fork: the child gets new ones when it next runs a program.
     """
 
     def __init__(self, size: int) -> None:
         self.size = size
-        self._address = 0
+        self._cell = np.zeros(1, np.int64)
+        self.cell = address_of(self._cell)
         self._usable = size > 1
         self._memory: list[np.ndarray] = []
         self._threads: list[threading.Thread] = []
@@ -36,12 +39,12 @@ class Team:
     @property
     def address(self) -> int:
         """The native team, with its threads started."""
-        return self._address or self._start()
+        return int(self._cell[0]) or self._start()
 
     def _start(self) -> int:
         with self._lock:
-            if self._address or not self._usable:
-                return self._address
+            if self._cell[0] or not self._usable:
+                return int(self._cell[0])
             native = driver()
             memory, address = aligned_empty((native.team_nbytes,), np.dtype(np.uint8), native.team_nbytes)
             memory[:] = 0
@@ -58,14 +61,14 @@ class Team:
                 self._usable = False
                 native.team_stop(address)
                 return 0
-            self._address = address
+            self._cell[0] = address
             return address
 
     def stop(self, patience: float = 1.0) -> None:
         """Ends the threads, after the call in progress if there is one (``patience`` in seconds). Later calls run on one worker."""
         with self._lock:
             self._usable = False
-            address, self._address = self._address, 0
+            address, self._cell[0] = int(self._cell[0]), 0
         deadline = time.monotonic() + patience
         while address and not driver().team_stop(address):
             if time.monotonic() > deadline:
@@ -77,7 +80,7 @@ class Team:
     def forked(self) -> None:
         """In the child of a fork: forget the threads, which exist in the parent only."""
         self._lock = threading.Lock()
-        self._address = 0
+        self._cell[0] = 0
         self._threads.clear()
 
 

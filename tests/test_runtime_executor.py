@@ -148,13 +148,13 @@ def test_an_input_of_another_size_is_refused() -> None:
         executable(chain(1)).run([np.arange(7)])
 
 
-def test_outputs_are_fresh_and_aligned() -> None:
+def test_outputs_are_fresh() -> None:
     f = executable(chain(2))
     first = f.run([np.zeros(8, np.int64)])[0]
     second = f.run([np.ones(8, np.int64)])[0]
     assert first.tolist() == [2] * 8
     assert second.tolist() == [3] * 8
-    assert all(array.ctypes.data % 64 == 0 and array.flags.carray for array in (first, second))
+    assert all(array.flags.carray for array in (first, second))
 
 
 def test_outputs_of_the_caller_are_written() -> None:
@@ -182,7 +182,7 @@ def test_programs_share_workspaces() -> None:
     programs = [Executable(program, addresses, workspaces=shared) for program in (small, large, small)]
     for f, n in zip(programs, (8, 4000, 8), strict=True):
         np.testing.assert_array_equal(f.run([np.arange(n)])[0], chained(np.arange(n), 3))
-    assert len(shared._free) == 1
+    assert len(shared.free) == 1
 
 
 def test_large_outputs_are_recycled_once_nobody_holds_them() -> None:
@@ -307,7 +307,7 @@ def test_profile_has_every_step(threads: int) -> None:
 
 
 def test_cost_of_a_step_is_native() -> None:
-    """1000 steps of nothing cost less than ten times one step: Python does nothing per step."""
+    """A step of nothing costs tens of nanoseconds: Python does nothing per step."""
     x = np.zeros(0, np.int64)
 
     def best(f: Executable) -> float:
@@ -318,4 +318,4 @@ def test_cost_of_a_step_is_native() -> None:
             times.append(time.perf_counter() - start)
         return min(times)
 
-    assert best(executable(chain(1000, n=0))) < 20 * best(executable(chain(1, n=0)))
+    assert best(executable(chain(1000, n=0))) < 1000 * 200e-9

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from loopnest.ir.errors import InputError
+from loopnest.runtime.entry import Argument, decline
 from loopnest.runtime.inputs import InputBinder
 from loopnest.runtime.model import CompiledModel
 from loopnest.runtime.profile import Profile, StepTime
@@ -133,6 +134,19 @@ class Doubling:
 
     def run(self, inputs: Sequence[np.ndarray], /) -> list[np.ndarray]:
         return [2 * inputs[0], 3 * inputs[0]]
+
+    def entry(self, arguments: Sequence[Argument], /, *, bare: bool) -> Callable[..., Any]:
+        return decline
+
+    def shapes(self) -> tuple[tuple[int, ...] | None, ...]:
+        return (None, None)
+
+    def bind(self, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray], /) -> Callable[[], None]:
+        def run() -> None:
+            for array, result in zip(outputs, self.run(inputs), strict=True):
+                array[...] = result
+
+        return run
 
     def profile(self, inputs: Sequence[np.ndarray], repeat: int, /) -> Profile:
         return Profile((StepTime("n", "Mul", "k", float(repeat)),), 1.0)
