@@ -27,6 +27,7 @@ class InputBinder:
     def __init__(self, specs: Sequence[TensorSpec]) -> None:
         self.specs = tuple(specs)
         self._slots = [_slot(spec) for spec in specs]
+        self.dtypes = tuple(slot.dtype if isinstance(slot, _TensorSlot) else None for slot in self._slots)
         self.names = tuple(spec.name for spec in specs)
         self._index = {spec.name: index for index, spec in enumerate(specs)}
 

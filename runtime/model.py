@@ -206,11 +206,11 @@ class CompiledModel:
 
     def _entry(self, runner: Runner, arrays: Sequence[Value]) -> Entry:
         arguments: list[Argument] = []
-        for index, (spec, array) in enumerate(zip(self.inputs, arrays, strict=True)):
-            if type(array) is not np.ndarray or array.dtype.kind == "O":
+        for index, (dtype, array) in enumerate(zip(self._binder.dtypes, arrays, strict=True)):
+            if dtype is None or dtype.kind == "O":
                 return decline
             value = array.tobytes() if index in self.value_inputs else None
-            arguments.append(Argument(spec.numpy, array.shape, index, value))
+            arguments.append(Argument(dtype, array.shape, index, value))
         return runner.entry(arguments, bare=len(self.outputs) == 1)
 
     def _output_index(self, name: str) -> int:
