@@ -96,7 +96,7 @@ def fingerprint() -> str:
     """Of everything in loopnest that a measurement depends on."""
     parts = ("codegen", "compiler", "ir", "runtime")
     files = sorted(file for part in parts for file in (ROOT / part).rglob("*") if file.suffix in (".py", ".ll"))
-    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:12]
+    return _digest(b"".join(file.read_bytes() for file in files))
 
 
 class Results:
@@ -131,4 +131,9 @@ class Results:
         return [records[name] for name in names]
 
     def _file(self, name: str) -> Path:
-        return self.folder / f"{name.strip('/').replace('/', '_')}.json"
+        path = Path(name)
+        return self.folder / (f"{name}.json" if path.name == name else f"{path.stem}-{_digest(name.encode())}.json")
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:12]

@@ -56,11 +56,9 @@ def measure_time(job: Job) -> dict[str, Any]:
         if "compile" not in found:
             found["compile"] = {"seconds": time.perf_counter() - wall, "cpu_seconds": _cpu_seconds() - cpu}
             found |= _plan(function)
-            profile = (
-                function.profile(repeat=3, **feeds) if "repeat" not in feeds else function.profile(*feeds.values(), repeat=3)
-            )
+            profile = function.profile(*(feeds[spec.name] for spec in function.inputs), repeat=3)
             found["flops"] = sum(step.flops for step in profile.steps)
-            found["operations"] = _operations(profile)
+            found["kernel_times"] = _kernel_times(profile)
         found["threads"][str(threads)] = _race(function, outputs, model, feeds, threads, job)
     return found
 
@@ -109,16 +107,18 @@ def _programs(stage: Any) -> Iterator[Any]:
             yield from _programs(each)
 
 
-def _operations(profile: Any) -> list[dict[str, Any]]:
-    """The time of the fused operations by their operators, the most expensive first."""
+def _kernel_times(profile: Any) -> list[dict[str, Any]]:
+    """The time of the steps by the kernel that they call, the most expensive first: those of at least 1 %, at most 40."""
     totals: dict[str, dict[str, Any]] = {}
     for step in profile.steps:
-        total = totals.setdefault(step.op, {"op": step.op, "count": 0, "ms": 0.0, "flops": 0, "bytes": 0})
-        total["count"] += 1
+        start = {"op": step.op, "layout": step.layout, "nodes": step.name[:200], "calls": 0, "ms": 0.0, "flops": 0, "bytes": 0}
+        total = totals.setdefault(step.kernel, start)
+        total["calls"] += 1
         total["ms"] += step.ms
         total["flops"] += step.flops
         total["bytes"] += step.bytes
-    return sorted(totals.values(), key=lambda total: -total["ms"])[:40]
+    least = 0.01 * sum(total["ms"] for total in totals.values())
+    return sorted((total for total in totals.values() if total["ms"] >= least), key=lambda total: -total["ms"])[:40]
 
 
 def measure_memory(job: Job) -> dict[str, Any]:

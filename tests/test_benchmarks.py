@@ -1,0 +1,247 @@
+"""The runner of the benchmarks: what it writes, how it goes on, what it says of models that fail. No time is judged."""
+
+from __future__ import annotations
+
+import ast
+import json
+import xml.etree.ElementTree as ET
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from click.testing import CliRunner, Result
+from onnx import helper, numpy_helper
+
+from benchmarks import catalog, models, plot, report, session
+from benchmarks.__main__ import main
+from loopnest.codegen.target import resolve
+
+RNG = np.random.default_rng(0)
+
+
+def write_model(path: Path, nodes: list[onnx.NodeProto], domain: str = "") -> Path:
+    """A model from x[4, 16] to y over the weights w[16, 8]."""
+    weights = numpy_helper.from_array(RNG.standard_normal((16, 8)).astype(np.float32), "w")
+    x = helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, (4, 16))
+    y = helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, None)
+    imports = [helper.make_opsetid("", 20), *([helper.make_opsetid(domain, 1)] if domain else [])]
+    graph = helper.make_graph(nodes, path.stem, [x], [y], [weights])
+    onnx.save(helper.make_model(graph, opset_imports=imports, ir_version=10), path)
+    return path
+
+
+@pytest.fixture
+def good(tmp_path: Path) -> Path:
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["z"]), helper.make_node("Relu", ["z"], ["y"])]
+    return write_model(tmp_path / "good.onnx", nodes)
+
+
+@pytest.fixture
+def bad(tmp_path: Path) -> Path:
+    node = helper.make_node("Frobnicate", ["x"], ["y"], domain="com.example")
+    return write_model(tmp_path / "bad.onnx", [node], "com.example")
+
+
+def invoke(output: Path, *arguments: object) -> Result:
+    return CliRunner().invoke(main, [*map(str, arguments), "--seconds", "0.01", "--rounds", "2", "--output", str(output)])
+
+
+def test_a_run_writes_every_number_and_reports_a_model_that_fails(tmp_path: Path, good: Path, bad: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    output = tmp_path / "out"
+    result = invoke(output, "--models", f"{bad},{good}", "--threads", "1,2")
+    assert result.exit_code == 1
+    assert f"[1/2] {bad}" in result.output
+    assert "FAILED UnsupportedOperatorError" in result.output
+    written = json.loads((output / "results.json").read_text())
+    records = {record["name"]: record for record in written["models"]}
+    check_good(records[str(good)])
+    assert "threads" not in records[str(bad)]
+    assert [peak["threads"] for peak in written["machine"]["peaks"]] == [1, 2]
+    assert all(peak["gflops"] > 0 and peak["gbps"] > 0 for peak in written["machine"]["peaks"])
+    text = (output / "results.md").read_text()
+    assert text.count(f"| {good} |") == 2
+    assert f"- `{bad}`: UnsupportedOperatorError: " in text
+    assert str(good) in (output / "results.svg").read_text()
+
+
+def check_good(record: dict[str, Any]) -> None:
+    assert "error" not in record
+    assert record["family"] == "file"
+    assert record["inputs"] == {"x": [4, 16]}
+    assert record["compile"]["seconds"] > 0
+    assert record["compile"]["cpu_seconds"] > 0
+    assert record["kernels"] == record["steps"] == 1
+    assert record["arena_bytes"] == 0
+    assert record["flops"] >= 2 * 4 * 16 * 8
+    assert [kernel["calls"] for kernel in record["kernel_times"]] == [1]
+    for threads in ("1", "2"):
+        engines = record["threads"][threads]
+        assert set(engines) == {"loopnest", "onnxruntime", "openvino"}
+        assert engines["onnxruntime"]["difference"] <= 1e-6
+        for engine in engines.values():
+            assert "error" in engine or (0 < engine["min_s"] <= engine["median_s"] and engine["calls"] >= 6)
+    assert set(record["peak_rss_bytes"]) == {"loopnest", "onnxruntime", "openvino"}
+    assert record["peak_rss_bytes"]["loopnest"] > 10e6
+
+
+def test_a_second_run_goes_on_where_the_first_ended(tmp_path: Path, good: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    measured: list[str] = []
+
+    def measure(name: str, family: str, settings: session.Settings) -> session.Record:
+        measured.append(name)
+        record = {"name": name, "family": family, "settings": json.loads(json.dumps(vars(settings)))}
+        return record | ({"error": "Broken: it broke"} if len(measured) == 2 else {})
+
+    monkeypatch.setattr("benchmarks.__main__.measure", measure)
+    other = write_model(tmp_path / "other.onnx", [helper.make_node("Relu", ["x"], ["y"])])
+    arguments = ("--models", f"{good},{other}", "--threads", "1")
+    assert invoke(tmp_path / "out", *arguments).exit_code == 1
+    assert measured == [str(good), str(other)]
+    assert invoke(tmp_path / "out", *arguments).exit_code == 0
+    assert measured == [str(good), str(other), str(other)]
+    invoke(tmp_path / "out", *arguments, "--clock", "cpu")
+    assert measured[3:] == [str(good), str(other)]
+    invoke(tmp_path / "out", *arguments, "--clock", "cpu", "--fresh")
+    assert measured[5:] == [str(good), str(other)]
+
+
+@pytest.mark.parametrize(("option", "value"), [("--models", "resnet51"), ("--families", "huge"), ("--threads", "one")])
+def test_unknown_names_are_refused(tmp_path: Path, option: str, value: str) -> None:
+    result = invoke(tmp_path, option, value)
+    assert result.exit_code == 2
+    assert repr(value) in result.output
+
+
+def test_a_missing_file_is_a_record_with_a_sentence(tmp_path: Path) -> None:
+    settings = session.Settings((1,), 0.01, 1, memory=False)
+    assert session.measure(f"{tmp_path}/none.onnx", "file", settings)["error"] == f"there is no file {tmp_path}/none.onnx"
+
+
+def test_a_process_that_hangs_or_dies_is_an_error_of_its_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = {"stage": "time", "folder": str(tmp_path)}
+    assert session._stage(job, limit=0.001) == {"error": "the stage time took longer than 0.001 s"}
+    monkeypatch.setattr(session.sys, "executable", "/bin/false")
+    assert session._stage(job, limit=10) == {"error": "the process of the stage time ended with status 1: it printed nothing"}
+
+
+def record(name: str, ours: float, theirs: dict[str, float], family: str = "small", **more: object) -> dict[str, Any]:
+    engines = {engine: {"median_s": seconds, "min_s": seconds} for engine, seconds in theirs.items()}
+    return {
+        "name": name,
+        "family": family,
+        "threads": {"1": {"loopnest": {"median_s": ours, "min_s": ours}, **engines}},
+        "flops": 5_000_000,
+        "arena_bytes": 1_500_000,
+        "compile": {"seconds": 1.25},
+        "kernels": 7,
+        "peak_rss_bytes": {"loopnest": 80_000_000, "onnxruntime": 90_000_000, "openvino": None},
+        **more,
+    }
+
+
+MACHINE = {
+    "processor": "A Processor",
+    "cpus": 2,
+    "isa": "avx2",
+    "clock": "wall",
+    "versions": {"onnxruntime": "1.0"},
+    "peaks": [{"threads": 1, "gflops": 100.0, "gbps": 20.0}],
+}
+
+
+def test_ratio_is_the_best_peer_by_ours() -> None:
+    assert report.ratio(record("a", 0.002, {"onnxruntime": 0.004, "openvino": 0.003}), 1) == pytest.approx(1.5)
+    assert report.ratio(record("a", 0.002, {"onnxruntime": 0.004}), 1) == pytest.approx(2.0)
+    assert report.ratio(record("a", 0.002, {}), 1) is None
+    assert report.ratio(record("a", 0.002, {"onnxruntime": 0.004}), 2) is None
+    assert report.ratio({"name": "a", "error": "broken"}, 1) is None
+
+
+def test_the_report_has_means_rows_and_failures() -> None:
+    records = [
+        record("a", 0.001, {"onnxruntime": 0.002, "openvino": 0.004}),
+        record("b", 0.001, {"onnxruntime": 0.0005}),
+        record("c", 0.001, {"onnxruntime": 0.004}, family="large"),
+        {"name": "d", "family": "large", "error": "ModelError: no such thing"},
+    ]
+    lines = report.markdown(MACHINE, records).splitlines()
+    assert "| small | 2 | 1.00 |" in lines
+    assert "| large | 2 | 4.00 |" in lines
+    assert "| all | 4 | 1.59 |" in lines
+    assert "| a | small | 1.000 | 2.000 | 4.000 | 2.00 | 5% | 1.50 | 80 / 90 / - | 1.2 | 7 |" in lines
+    assert "| b | small | 1.000 | 0.500 | failed | 0.50 | 5% | 1.50 | 80 / 90 / - | 1.2 | 7 |" in lines
+    assert "- `d`: ModelError: no such thing" in lines
+    assert "A Processor, 2 CPUs, avx2; measured peak 100 GFLOP/s and 20 GB/s on 1 thread" in lines[0]
+
+
+def test_a_wrong_result_is_an_error() -> None:
+    engines = {"loopnest": {}, "onnxruntime": {"difference": 2e-4}, "openvino": {"difference": 0.0}}
+    assert (
+        session._wrong({"threads": {"2": engines}})
+        == "wrong result on 2 thread(s): 2.0e-04 of the largest value from onnxruntime"
+    )
+    engines["onnxruntime"] = {"difference": float("nan")}
+    assert session._wrong({"threads": {"1": engines}}) is not None
+    engines["onnxruntime"] = {"error": "it cannot"}
+    assert session._wrong({"threads": {"1": engines}}) is None
+
+
+def test_the_drawing_has_a_dot_a_ratio() -> None:
+    records = [
+        record("a<b", 0.001, {"onnxruntime": 0.002}),
+        record("c", 0.004, {"onnxruntime": 0.001}),
+        {"name": "d", "family": "x"},
+    ]
+    drawing = ET.fromstring(plot.svg(records))
+    space = "{http://www.w3.org/2000/svg}"
+    dots = [circle for circle in drawing.iter(f"{space}circle") if circle.find(f"{space}title") is not None]
+    assert [dot.find(f"{space}title").text for dot in dots] == ["a<b, 1 thread: 2.00", "c, 1 thread: 0.25"]
+    assert float(dots[0].get("cx")) > float(dots[1].get("cx"))
+    assert plot.svg([]).startswith("<svg")
+
+
+def test_the_table_of_definitions_is_what_the_files_define() -> None:
+    folder = Path(models.__file__).parent
+    assert {file.stem for file in folder.glob("*.py")} == {*models.FILES, "common", "__init__"}
+    for name, listed in models.FILES.items():
+        tree = ast.parse((folder / f"{name}.py").read_text())
+        functions = [node for node in tree.body if isinstance(node, ast.FunctionDef) and not node.name.startswith("_")]
+        assert {node.name for node in functions} == set(listed)
+        imports = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+        assert ("transformers" in imports) == (name in models.TRANSFORMERS)
+
+
+def test_the_catalog_has_the_families_and_every_definition() -> None:
+    entries = catalog.all_entries()
+    assert len(entries) >= 40
+    families = (
+        "classic",
+        "mobile",
+        "modern",
+        "vision",
+        "dense",
+        "generation",
+        "audio",
+        "language",
+        "tiny",
+        "trained",
+        "batch8",
+    )
+    assert {entry.family for entry in entries.values()} == set(families)
+    covered = {name for name in models.NAMES for entry in entries if entry.startswith(name)}
+    assert set(models.NAMES) - covered == {"gpt2_block"}  # which is for tests
+
+
+def test_the_copy_kernel_copies() -> None:
+    from benchmarks import machine
+
+    target = resolve("cpu")
+    lanes = target.lanes(32)
+    memory = machine._aligned(np.arange(16 * lanes + 16, dtype=np.float32))
+    expected = memory[: 8 * lanes].copy()
+    machine._compiled(machine._copy_program(lanes), "copy", target)(memory.ctypes.data, 8)
+    assert np.array_equal(memory[8 * lanes : 16 * lanes], expected)
+    assert np.array_equal(memory[: 8 * lanes], expected)
