@@ -38,9 +38,9 @@ def lively(module: nn.Module) -> nn.Module:
 
 
 def image(module: nn.Module, size: int = 224, channels: int = 3, dynamic: Mapping[int, str] | None = None) -> Recipe:
-    """A network over images `x`; the batch is dynamic unless `dynamic` says otherwise."""
-    x = torch.randn(2, channels, size, size)
-    return Recipe(lively(module), {"x": x}, dynamic={"x": {0: "batch"} if dynamic is None else dynamic})
+    """A network over images `x`; the batch is dynamic unless `dynamic` says otherwise, and 1 when nothing is."""
+    dims = {0: "batch"} if dynamic is None else dynamic
+    return Recipe(lively(module), {"x": torch.randn(2 if dims else 1, channels, size, size)}, dynamic={"x": dims})
 
 
 def conv(
