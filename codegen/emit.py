@@ -21,7 +21,7 @@ from ..ir import loops as ir
 from . import arith, transpose
 from .arith import I32, I64, splat
 from .bodies import at, constant_extent, has_registers, narrowest, reduced, widest
-from .emit_state import Lanes, is_zero
+from .emit_state import Lanes, is_zero, number
 from .emit_values import Values
 from .tails import repeatable
 
@@ -29,6 +29,8 @@ _STRAIGHT_LINE = 8
 """A constant extent of at most this many vectors is emitted without a loop."""
 _ACCUMULATORS = 4
 """Independent partial results of a vector reduction, to hide the latency of its operation."""
+_SHORT = 8
+"""A loop of at most this many iterations may be unrolled by LLVM."""
 
 
 class Emitter(Values):
@@ -166,7 +168,7 @@ class Emitter(Values):
     @contextmanager
     def counted(self, start: ll.Value, end: ll.Value, step: int, name: str) -> Generator[ll.Value]:
         """``for i in range(start, end, step)`` as a rotated loop."""
-        b = self.builder
+        b, long_loops = self.builder, self.long_loops
         before = b.block
         head, after = b.append_basic_block(f"{name}.loop"), b.append_basic_block(f"{name}.end")
         b.cbranch(b.icmp_signed("<", start, end), head, after)
@@ -176,8 +178,19 @@ class Emitter(Values):
         yield i
         following = b.add(i, I64(step), flags=("nsw",))
         i.add_incoming(following, b.block)
-        b.cbranch(b.icmp_signed("<", following, end), head, after)
+        back = b.cbranch(b.icmp_signed("<", following, end), head, after)
+        if self.long_loops > long_loops or not is_short(start, end, step):
+            back.set_metadata("llvm.loop", self.rolled())
+            self.long_loops += 1
         b.position_at_end(after)
+
+    def rolled(self) -> ll.MDValue:
+        """What tells LLVM not to unroll a loop: that is the schedule's decision. Nests of short constant loops LLVM may unroll, which folds
+        indices."""
+        node = self.builder.module.add_metadata([["llvm.loop.unroll.disable"]])
+        if len(node.operands) == 1:
+            node.operands = (node, *node.operands)  # a loop's node names itself first (LLVM Language Reference, 'llvm.loop')
+        return node
 
     def while_(self, stmt: ir.While) -> None:
         b = self.builder
@@ -302,3 +315,8 @@ class Emitter(Values):
             total = b.extract_element(total, I32(0))
         cell = self.cells[var]
         b.store(arith.binary(b, op, var.dtype, b.load(cell), total), cell)
+
+
+def is_short(start: ll.Value, end: ll.Value, step: int) -> bool:
+    first, last = number(start), number(end)
+    return first is not None and last is not None and last - first <= _SHORT * step

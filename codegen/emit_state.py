@@ -57,6 +57,8 @@ class State(ABC):
     varying_memo: dict[ir.Expr, bool] = field(default_factory=dict)
     shared: frozenset[str] = frozenset()
     """Names of buffers that may be the same memory."""
+    long_loops: int = 0
+    """Loops so far that LLVM is not to unroll."""
     preloaded: dict[ir.Expr, ll.Value] = field(default_factory=dict)
     """Loads whose vectors are there already: see ``transpose``."""
 

@@ -1,122 +1,99 @@
-"""From a kernel's source to object code: Numba compiles the loops, and each tile function is an intrinsic that emits LLVM.
+"""From a kernel's source to object code: tiles and entry point emitted as LLVM, loops over tasks compiled by Numba, all optimized together.
 
 The code follows Numba's calling convention (status returned; result and exception slots first) and refers to nothing but libm,
 so that it can be linked and called without Numba.
 """
 
-# Neither llvmlite nor numba has type stubs, and what pyright infers from their sources is wrong.
-# pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportIncompatibleVariableOverride=false
+# llvmlite has no type stubs, and what pyright infers from its source is wrong.
+# pyright: reportAttributeAccessIssue=false, reportArgumentType=false
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable
+import hashlib
 from dataclasses import dataclass
-from functools import cache
-from typing import Any
 
 import llvmlite.ir as ll
-from numba.core import codegen, compiler, cpu, registry, sigutils, types
-from numba.core.compiler_lock import global_compiler_lock
-from numba.core.extending import intrinsic
 
-from . import arith
+from ..ir import loops as ir
+from . import arith, objects
 from .emit import Emitter
+from .objects import Machine
 from .source import KernelSource, TileFunction
 from .target import Target
 
-_BUFFERS = types.CPointer(types.CPointer(types.uint8))
-_EXTENTS = types.CPointer(types.int64)
-_SIGNATURE = types.int64(_BUFFERS, _EXTENTS, types.int64, types.int64)
+_POINTER = ll.PointerType()
+_STATUS = ll.IntType(32)
 
 
 @dataclass(frozen=True)
-class CompiledKernel:
-    """Object code and the symbol of the kernel in it."""
+class KernelModule:
+    """A kernel as LLVM IR before optimization: texts that make one module, and the symbol of its entry point."""
 
-    object: bytes
+    texts: tuple[str, ...]
     symbol: str
-    llvm: Callable[[], str]
-    assembly: Callable[[], str]
+    machine: Machine
+
+    def object_code(self) -> bytes:
+        """The kernel's object file, made in this process."""
+        return objects.object_code(self.texts, self.symbol, self.machine)
+
+    def llvm(self) -> str:
+        """The optimized IR."""
+        return str(objects.optimize(self.texts, self.symbol, self.machine))
+
+    def assembly(self) -> str:
+        return objects.target_machine(self.machine).emit_assembly(objects.optimize(self.texts, self.symbol, self.machine))
 
 
-def compile_kernel(source: KernelSource, target: Target) -> CompiledKernel:
-    """Machine code for ``source`` on ``target``. Thread safe; compiles one kernel at a time, as Numba does."""
-    with global_compiler_lock:
-        function = _python_function(source, {t.name: _tile_intrinsic(t, source, target) for t in source.tiles})
-        flags = compiler.Flags()
-        flags.no_compile = True
-        flags.no_cpython_wrapper = True
-        flags.no_cfunc_wrapper = True
-        flags.release_gil = True
-        flags.error_model = "numpy"
-        arguments, result = sigutils.normalize_signature(_SIGNATURE)
-        typing_context = registry.cpu_target.typing_context
-        typing_context.refresh()
-        context = _context(target)
-        compiled: Any = compiler.compile_extra(typing_context, context, function, arguments, result, flags, {})
-        library = compiled.library
-        library.finalize()
-        module, machine = library._final_module, context.codegen()._tm
-        return CompiledKernel(
-            machine.emit_object(module),
-            compiled.fndesc.llvm_func_name,
-            lambda: str(module),
-            lambda: machine.emit_assembly(module),
-        )
+def emit_kernel(source: KernelSource, target: Target) -> KernelModule:
+    """The LLVM IR of ``source`` for ``target``: the same text for the same source and target, but for Numba's part in other versions."""
+    from .outer import compile_loops
+
+    ranks = tuple(len(region.extents) for region in source.regions)
+    symbol = f"loopnest_{hashlib.sha256(source.text.encode()).hexdigest()[:24]}"
+    module = ll.Module(symbol)
+    for region in source.regions:
+        _emit_tile(module, region.function, source, target)
+    _emit_entry(module, symbol, source, target)
+    return KernelModule((str(module), compile_loops(ranks)), symbol, Machine(target.triple, target.cpu, target.features))
 
 
-def _python_function(source: KernelSource, tiles: dict[str, object]) -> Callable[..., int]:
-    """The kernel's Python function, with its tile functions replaced. The text is our own, printed from the loop IR."""
-    outer = source.text[source.text.index("def kernel(") :]
-    namespace: dict[str, object] = {**tiles, **_INDEX_ARITHMETIC}
-    exec(compile(outer, f"<{source.nest.name}>", "exec"), namespace)
-    return namespace["kernel"]  # type: ignore[return-value]
+def _emit_entry(module: ll.Module, symbol: str, source: KernelSource, target: Target) -> None:
+    """The kernel's entry point: the loops over tasks, with the extents of these loops."""
+    counts = [extent for region in source.regions for extent in region.extents]
+    arguments = [_POINTER, _POINTER, _POINTER, _POINTER, arith.I64, arith.I64]
+    entry = ll.Function(module, ll.FunctionType(_STATUS, arguments), symbol)
+    kind = ll.FunctionType(_STATUS, [*arguments, *[arith.I64] * len(counts)])
+    loops = ll.Function(module, kind, objects.LOOPS)
+    builder = ll.IRBuilder(entry.append_basic_block("entry"))
+    emitter = _emitter(builder, source, target, entry.args[3], {})
+    builder.ret(builder.call(loops, [*entry.args, *(emitter.value(count) for count in counts)]))
 
 
-def _index_intrinsic(name: str, emit: Callable[[ll.IRBuilder, list[ll.Value]], ll.Value], arity: int) -> object:
-    """Arithmetic on counts that are not negative: one instruction, where Numba's own compiles Python's floor division."""
-
-    def typer(_context: Any, *arguments: types.Type) -> tuple[Any, Any]:
-        return types.int64(*[types.int64] * arity), lambda context, builder, signature, values: emit(builder, values)
-
-    return _intrinsic(typer, name, arity)
-
-
-def _intrinsic(typer: Callable[..., Any], name: str, arity: int) -> object:
-    names = ["_context", *(f"a{i}" for i in range(arity))]
-    parameters = [inspect.Parameter(n, inspect.Parameter.POSITIONAL_OR_KEYWORD) for n in names]
-    typer.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    typer.__name__ = name
-    return intrinsic(typer)
-
-
-_INDEX_ARITHMETIC = {
-    "share": _index_intrinsic("share", lambda b, v: b.udiv(b.mul(v[0], v[1]), v[2]), 3),
-    "quotient": _index_intrinsic("quotient", lambda b, v: b.udiv(v[0], v[1]), 2),
-    "remainder": _index_intrinsic("remainder", lambda b, v: b.urem(v[0], v[1]), 2),
-}
+def _emit_tile(module: ll.Module, function: TileFunction, source: KernelSource, target: Target) -> None:
+    """The tile's function of a task, and around it the one that the loops call, which takes all buffers."""
+    body = _emit_body(module, function, source, target)
+    loop_variables = next(region.variables for region in source.regions if region.function is function)
+    kind = ll.FunctionType(arith.I64, [_POINTER, _POINTER, *[arith.I64] * (1 + len(loop_variables))])
+    symbol = ll.Function(module, kind, f"{objects.TILE}{function.name}")
+    builder = ll.IRBuilder(symbol.append_basic_block("entry"))
+    buffers, extents, worker, *variables = symbol.args
+    values = dict(zip(loop_variables, variables, strict=True)) | {ir.WORKER: worker}
+    arguments = [extents]
+    for buffer in function.buffers:
+        address = builder.gep(buffers, [arith.I64(source.nest.buffers.index(buffer))], source_etype=_POINTER)
+        arguments.append(builder.load(address, typ=_POINTER))
+    builder.ret(builder.call(body, [*arguments, *(values[v] for v in function.variables)]))
 
 
-def _tile_intrinsic(function: TileFunction, source: KernelSource, target: Target) -> object:
-    def define(context: Any, builder: ll.IRBuilder, signature: Any, arguments: list[ll.Value]) -> ll.Value:
-        symbol = _emit_tile(builder.module, function, source, target)
-        return builder.call(symbol, arguments)
-
-    def typer(_context: Any, *arguments: types.Type) -> tuple[Any, Any]:
-        return types.int64(*arguments), define
-
-    return _intrinsic(typer, function.name, 1 + len(function.buffers) + len(function.variables))
-
-
-def _emit_tile(module: ll.Module, function: TileFunction, source: KernelSource, target: Target) -> ll.Function:
-    """The tile as a function of its own: pointers that do not alias, so that LLVM may keep loads in registers across stores."""
-    pointer = ll.PointerType()
-    arguments = [pointer] * (1 + len(function.buffers))
+def _emit_body(module: ll.Module, function: TileFunction, source: KernelSource, target: Target) -> ll.Function:
+    """One task: pointers that do not alias, so that LLVM may keep loads in registers across stores. It is not inlined, since LLVM would
+    optimize it again in each function around it; a call per task costs nothing."""
+    arguments = [_POINTER] * (1 + len(function.buffers))
     arguments += [arith.value_type(v.dtype) for v in function.variables]
-    symbol = ll.Function(module, ll.FunctionType(arith.I64, arguments), f"loopnest.{function.name}")
-    symbol.linkage = "internal"
+    symbol = ll.Function(module, ll.FunctionType(arith.I64, arguments), f"loopnest.body.{function.name}")
     symbol.attributes.add("nounwind")
+    symbol.attributes.add("noinline")
     shared = frozenset(name for pair in source.nest.inplace for name in pair)
     for argument, buffer in zip(symbol.args[1:], function.buffers, strict=False):
         argument.name = buffer.name
@@ -126,66 +103,20 @@ def _emit_tile(module: ll.Module, function: TileFunction, source: KernelSource, 
     symbol.args[0].add_attribute("noalias")
     builder = ll.IRBuilder(symbol.append_basic_block("entry"))
     buffers = dict(zip(function.buffers, symbol.args[1:], strict=False))
-    emitter = Emitter(builder, target, symbol.args[0], buffers, shared=shared)
+    emitter = _emitter(builder, source, target, symbol.args[0], buffers)
+    emitter.shared = shared
     emitter.values.update(zip(function.variables, symbol.args[1 + len(function.buffers) :], strict=True))
-    for i, param in enumerate(source.params, 1):
-        address = builder.gep(symbol.args[0], [arith.I64(i)], source_etype=arith.I64)
-        emitter.values[param] = builder.load(address, name=param.name, typ=arith.I64)
     emitter.body(function.tile.body)
     builder.ret(arith.I64(0))
     return symbol
 
 
-class _Library(codegen.JITCodeLibrary):
-    """One run of LLVM's optimizer over the whole module: there are no reference counts to remove before it."""
-
-    def _optimize_functions(self, ll_module: Any) -> None:
-        ll_module.data_layout = self._codegen._data_layout
-
-    def _optimize_final_module(self) -> None:
-        passes, builder = self._codegen._module_pass_manager()
-        passes.run(self._final_module, builder)
-
-
-class _Codegen(codegen.JITCPUCodegen):
-    """Numba's code generator for a target of ours; vectors are explicit, so LLVM's own vectorizers are left out."""
-
-    _library_class = _Library
-
-    def __init__(self, name: str, target: Target) -> None:
-        self._target_record = target
-        super().__init__(name)
-
-    def _get_host_cpu_name(self) -> str:
-        return self._target_record.cpu
-
-    def _get_host_cpu_features(self) -> str:
-        return self._target_record.features
-
-    def _add_module(self, module: Any) -> None:
-        """Nothing is linked here: the object code goes to the cache and to the runtime's linker."""
-
-    def _scan_and_fix_unresolved_refs(self, module: Any) -> None:
-        """Likewise."""
-
-    def _pass_builder(self, **kwargs: Any) -> Any:
-        return super()._pass_builder(**{**kwargs, "loop_vectorize": False, "slp_vectorize": False})
-
-
-class _Context(cpu.CPUContext):
-    """Numba's CPU context without its reference-counting runtime: kernels allocate nothing."""
-
-    def __init__(self, typing_context: Any, target: Target) -> None:
-        self._target_record = target
-        super().__init__(typing_context, "cpu")
-
-    def init(self) -> None:
-        self.is32bit = False
-        self._internal_codegen = _Codegen("loopnest", self._target_record)
-
-
-@cache
-def _context(target: Target) -> _Context:
-    context = _Context(registry.cpu_target.typing_context, target)
-    context.refresh()
-    return context
+def _emitter(
+    builder: ll.IRBuilder, source: KernelSource, target: Target, extents: ll.Value, buffers: dict[ir.Buffer, ll.Value]
+) -> Emitter:
+    """An emitter at ``builder`` that has the parameters of the kernel loaded."""
+    emitter = Emitter(builder, target, extents, buffers)
+    for i, param in enumerate(source.params, 1):
+        address = builder.gep(extents, [arith.I64(i)], source_etype=arith.I64)
+        emitter.values[param] = builder.load(address, name=param.name, typ=arith.I64)
+    return emitter

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import keyword
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from ..ir import dtypes
@@ -33,27 +34,50 @@ class TileFunction:
 
 
 @dataclass(frozen=True)
+class Region:
+    """A tile and the parallel loops around it, outermost first; without any, every worker runs the tile."""
+
+    extents: tuple[ir.Expr, ...]
+    variables: tuple[ir.Var, ...]
+    function: TileFunction
+
+
+@dataclass(frozen=True)
 class KernelSource:
-    """``text`` defines ``kernel(buffers, extents, worker, workers)`` and the functions of ``tiles``."""
+    """``text`` defines ``kernel(buffers, extents, worker, workers)``, which runs ``regions`` one after the other, and their tiles."""
 
     text: str
     nest: ir.LoopNest
     params: tuple[ir.Param, ...]
-    tiles: tuple[TileFunction, ...]
+    regions: tuple[Region, ...]
 
 
 def print_kernel(canonical: Canonical) -> KernelSource:
     """The source of a nest whose parameters are numbered; tiles are placed around what stands inside the parallel loops."""
     printer = _Printer(canonical)
     text = printer.kernel()
-    return KernelSource(text, canonical.nest, canonical.params, tuple(printer.tiles))
+    return KernelSource(text, canonical.nest, canonical.params, tuple(printer.regions))
+
+
+def region_lines(tile: str, arguments: Sequence[str], variables: Sequence[str], extents: Sequence[str]) -> list[str]:
+    """Nested parallel loops as one loop over tasks, of which each worker does a contiguous share; ``extents`` in the notation of Python."""
+    call = [f"code = {tile}({', '.join(arguments)})", "if code != 0:", "    return code"]
+    if not extents:
+        return call
+    lines = [f"tasks = {' * '.join(extents)}"]
+    lines.append("for task in range(share(tasks, worker, workers), share(tasks, worker + 1, workers)):")
+    for i, variable in enumerate(variables):
+        inner = " * ".join(extents[i + 1 :])
+        index = f"quotient(task, {inner})" if inner else "task"
+        lines.append(f"    {variable} = {index if i == 0 else f'remainder({index}, {extents[i]})'}")
+    return lines + [f"    {line}" for line in call]
 
 
 @dataclass
 class _Printer:
     canonical: Canonical
     lines: list[str] = field(default_factory=list)
-    tiles: list[TileFunction] = field(default_factory=list)
+    regions: list[Region] = field(default_factory=list)
     names: ir.Names = field(default_factory=ir.Names)
     known: dict[object, str] = field(default_factory=dict)
 
@@ -86,38 +110,26 @@ class _Printer:
         return [*head, *(f"    {line}" for line in body), "    return 0"]
 
     def parallel(self, stmt: ir.Stmt) -> list[str]:
-        """Nested parallel loops as one loop over tasks, of which each worker does a contiguous share."""
+        """A tile with the parallel loops around it."""
         chain: list[ir.For] = []
         while isinstance(stmt, ir.For) and stmt.kind == "parallel":
             chain.append(stmt)
             if len(stmt.body) != 1 or not isinstance(stmt.body[0], ir.For) or stmt.body[0].kind != "parallel":
                 break
             stmt = stmt.body[0]
-        if not chain:
-            assert isinstance(stmt, ir.Tile)
-            return self.call(stmt)
-        extents = [self.expr(loop.extent, 3) for loop in chain]
-        lines = [f"tasks = {' * '.join(extents)}"]
-        lines.append("for task in range(share(tasks, worker, workers), share(tasks, worker + 1, workers)):")
-        for i, loop in enumerate(chain):
-            inner = " * ".join(extents[i + 1 :])
-            index = f"quotient(task, {inner})" if inner else "task"
-            lines.append(f"    {self.name(loop.var)} = {index if i == 0 else f'remainder({index}, {extents[i]})'}")
-        body = chain[-1].body
+        extents, variables = [self.expr(loop.extent, 3) for loop in chain], [self.name(loop.var) for loop in chain]
+        body = chain[-1].body if chain else (stmt,)
         tile = body[0] if len(body) == 1 and isinstance(body[0], ir.Tile) else ir.Tile(body)
-        return lines + [f"    {line}" for line in self.call(tile)]
-
-    def call(self, tile: ir.Tile) -> list[str]:
         function = self.tile(tile)
-        arguments = ", ".join(["extents", *(self.name(x) for x in (*function.buffers, *function.variables))])
-        return [f"code = {function.name}({arguments})", "if code != 0:", "    return code"]
+        self.regions.append(Region(tuple(loop.extent for loop in chain), tuple(loop.var for loop in chain), function))
+        arguments = ["extents", *(self.name(x) for x in (*function.buffers, *function.variables))]
+        return region_lines(function.name, arguments, variables, extents)
 
     # --- the tiles -------------------------------------------------------------------------------------------------------------
 
     def tile(self, tile: ir.Tile) -> TileFunction:
         buffers, variables = free_names(tile, self.canonical.nest)
-        function = TileFunction(f"tile_{len(self.tiles)}", tile, buffers, variables)
-        self.tiles.append(function)
+        function = TileFunction(f"tile_{len(self.regions)}", tile, buffers, variables)
         body = self.body(tile.body)
         arguments = ", ".join(["extents", *(self.name(x) for x in (*buffers, *variables))])
         self.lines += ["@tile", f"def {function.name}({arguments}):"]

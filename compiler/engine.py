@@ -52,6 +52,6 @@ class Engine:
         """Writes every kernel; compiles those that are in the cache too, since only the compiler has their LLVM."""
         for digest, request in plan.kernels.items():
             if digest not in self.dump.kernels:
-                kernel = self.kernels.compile(request)
+                kernel, _ = self.kernels.compile(request)
                 text = f"# {digest[:12]}: {' '.join(request.nodes.split())}\n{request.source.text}"
                 self.dump.kernel(digest, {"py": text, "ll": kernel.llvm(), "s": kernel.assembly()})

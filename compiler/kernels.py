@@ -18,7 +18,7 @@ from ..runtime.linker import Linked, link
 from . import progress
 
 if TYPE_CHECKING:
-    from ..codegen.kernel import CompiledKernel
+    from ..codegen.kernel import KernelModule
 
 
 @dataclass(frozen=True)
@@ -53,12 +53,13 @@ class Kernels:
                 self._bring({digest: item for digest, item in requests.items() if digest not in self._addresses})
         return {digest: self._addresses[digest] for digest in requests}
 
-    def compile(self, request: KernelRequest) -> CompiledKernel:
-        """Compiles a kernel, whether or not it is in the cache, and puts it there."""
-        from ..codegen.kernel import compile_kernel
+    def compile(self, request: KernelRequest) -> tuple[KernelModule, bytes]:
+        """Compiles a kernel, whether or not it is in the cache, and puts its object code there."""
+        from ..codegen.kernel import emit_kernel
 
         try:
-            kernel = compile_kernel(request.source, self.target)
+            module = emit_kernel(request.source, self.target)
+            code = module.object_code()
         except LoopnestError:
             raise
         except Exception as error:  # whatever Numba or LLVM raise
@@ -67,8 +68,8 @@ class Kernels:
             ) from error
         self.compiled += 1
         if self.cache:
-            self.cache.put(request.key, kernel.object, kernel.symbol)
-        return kernel
+            self.cache.put(request.key, code, module.symbol)
+        return module, code
 
     def _bring(self, missing: Mapping[str, KernelRequest]) -> None:
         objects: dict[str, tuple[bytes, str]] = {}
@@ -78,8 +79,8 @@ class Kernels:
             if entry is not None:
                 objects[digest] = entry.object_code, entry.symbol
             else:
-                kernel = self.compile(request)
-                objects[digest] = kernel.object, kernel.symbol
+                module, code = self.compile(request)
+                objects[digest] = code, module.symbol
         if objects:
             linked = link(objects)
             self._linked.append(linked)

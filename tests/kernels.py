@@ -11,7 +11,7 @@ import pytest
 
 import loopnest
 from loopnest.codegen import plain
-from loopnest.codegen.kernel import compile_kernel
+from loopnest.codegen.kernel import emit_kernel
 from loopnest.codegen.source import KernelSource, print_kernel
 from loopnest.codegen.target import resolve
 from loopnest.compiler import plan
@@ -34,8 +34,8 @@ def as_python(source: KernelSource, buffers: Arrays, extents: np.ndarray, worker
 
 
 def compiled(source: KernelSource, buffers: Arrays, extents: np.ndarray, workers: int = 1) -> int:
-    kernel = compile_kernel(source, resolve("cpu"))
-    linked = link({"kernel": (kernel.object, kernel.symbol)})
+    kernel = emit_kernel(source, resolve("cpu"))
+    linked = link({"kernel": (kernel.object_code(), kernel.symbol)})
     function = ctypes.CFUNCTYPE(ctypes.c_int32, *[ctypes.c_void_p] * 4, ctypes.c_int64, ctypes.c_int64)(
         linked.address("kernel")
     )

@@ -281,7 +281,7 @@ def test_a_kernel_that_cannot_be_compiled_is_named(monkeypatch: pytest.MonkeyPat
     def fail(*_: object) -> None:
         raise IndexError("registers")
 
-    monkeypatch.setattr("loopnest.codegen.kernel.compile_kernel", fail)
+    monkeypatch.setattr("loopnest.codegen.kernel.emit_kernel", fail)
     with pytest.raises(loopnest.LoopnestError, match=r"the kernel Add of add cannot be compiled: IndexError: registers"):
         loopnest.compile(doubled(3), config={"cache": False})
 

@@ -1,0 +1,65 @@
+"""LLVM IR as text to object code: one run of the optimizer, then code generation. Needs nothing but llvmlite."""
+
+# llvmlite has no type stubs, and what pyright infers from its source is wrong.
+# pyright: reportAttributeAccessIssue=false
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import llvmlite.binding as llvm
+
+LOOPS, TILE = "loopnest.loops", "loopnest."
+"""The loops over tasks, which Numba compiles, and what stands before the name of a tile function, which they call."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """The processor that code is made for, in LLVM's terms."""
+
+    triple: str
+    cpu: str
+    features: str
+
+
+def optimize(texts: Sequence[str], entry: str, machine: Machine) -> Any:
+    """One optimized module of the functions in ``texts``, which may call each other; all but ``entry`` become internal to it.
+
+    Raises ``RuntimeError`` with LLVM's message for text that is not valid.
+    """
+    native = target_machine(machine)
+    module = llvm.parse_assembly(texts[0])
+    for text in texts[1:]:
+        module.link_in(llvm.parse_assembly(text))
+    module.triple, module.data_layout = machine.triple, str(native.target_data)
+    for function in module.functions:
+        if not function.is_declaration and function.name != entry:
+            function.linkage = "internal"
+    for variable in module.global_variables:
+        variable.linkage = "internal"
+    module.verify()
+    options = llvm.create_pipeline_tuning_options(speed_level=3)
+    options.loop_vectorization = options.slp_vectorization = False  # vectors are explicit
+    builder = llvm.create_pass_builder(native, options)
+    builder.getModulePassManager().run(module, builder)
+    return module
+
+
+def object_code(texts: Sequence[str], entry: str, machine: Machine) -> bytes:
+    """The relocatable object file of what ``optimize`` makes: the same bytes for the same arguments, in every process."""
+    return target_machine(machine).emit_object(optimize(texts, entry, machine))
+
+
+@cache
+def target_machine(machine: Machine) -> Any:
+    """LLVM's code generator for ``machine``; the code may lie anywhere in memory, as a JIT needs it."""
+    llvm.initialize_all_targets()
+    llvm.initialize_all_asmprinters()
+    target = llvm.Target.from_triple(machine.triple)
+    reloc = "static" if target.name.startswith("x86") else "default"
+    return target.create_target_machine(
+        cpu=machine.cpu, features=machine.features, opt=3, reloc=reloc, codemodel="jitdefault", jit=True
+    )

@@ -1,0 +1,137 @@
+"""Loops over tasks, compiled by Numba to LLVM IR: once per process for all kernels whose regions have as many loops.
+
+The extents of the loops, constants or not, are arguments here; a kernel's entry point supplies them, and LLVM, which inlines the loops
+into it, sees constants again.
+"""
+
+# Neither llvmlite nor numba has type stubs, and what pyright infers from their sources is wrong.
+# pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportIncompatibleVariableOverride=false
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import llvmlite.ir as ll
+from numba.core import codegen, compiler, cpu, registry, sigutils, types
+from numba.core.compiler_lock import global_compiler_lock
+from numba.core.extending import intrinsic
+
+from .objects import LOOPS, TILE
+from .source import region_lines
+
+
+def compile_loops(ranks: tuple[int, ...]) -> str:
+    """LLVM IR of the function ``LOOPS`` for regions of ``ranks`` loops each.
+
+    It takes Numba's result and exception slots, the arguments of a kernel, and the extents of all loops; the tile function of each
+    region takes buffers, extents, worker and the variables of its loops.
+    """
+    with global_compiler_lock:
+        return _compile_loops(ranks)
+
+
+@cache
+def _compile_loops(ranks: tuple[int, ...]) -> str:
+    names = [f"n{i}" for i in range(sum(ranks))]
+    namespace: dict[str, object] = {f"tile_{i}": _tile(f"tile_{i}", rank) for i, rank in enumerate(ranks)} | _INDEX_ARITHMETIC
+    exec(compile(loops_text(ranks), "<loops over tasks>", "exec"), namespace)
+    flags = compiler.Flags()
+    flags.no_compile = True
+    flags.no_cpython_wrapper = True
+    flags.no_cfunc_wrapper = True
+    flags.release_gil = True
+    flags.error_model = "numpy"
+    pointers = types.CPointer(types.CPointer(types.uint8)), types.CPointer(types.int64)
+    arguments, result = sigutils.normalize_signature(types.int64(*pointers, *[types.int64] * (2 + len(names))))
+    typing_context, context = registry.cpu_target.typing_context, _context()
+    typing_context.refresh()
+    compiled: Any = compiler.compile_extra(typing_context, context, namespace["kernel"], arguments, result, flags, {})
+    (text,) = compiled.library.texts
+    return text.replace(compiled.fndesc.llvm_func_name, LOOPS)
+
+
+def loops_text(ranks: tuple[int, ...]) -> str:
+    """The Python that Numba compiles for regions of ``ranks`` loops each."""
+    lines: list[str] = []
+    extents = [f"n{i}" for i in range(sum(ranks))]
+    for i, rank in enumerate(ranks):
+        start = sum(ranks[:i])
+        variables = [f"i{k}" for k in range(rank)]
+        arguments = ["buffers", "extents", "worker", *variables]
+        lines += region_lines(f"tile_{i}", arguments, variables, extents[start : start + rank])
+    parameters = ", ".join(["buffers", "extents", "worker", "workers", *extents])
+    return "\n".join([f"def kernel({parameters}):", *(f"    {line}" for line in lines), "    return 0", ""])
+
+
+def _index_intrinsic(name: str, emit: Callable[[ll.IRBuilder, list[ll.Value]], ll.Value], arity: int) -> object:
+    """Arithmetic on counts that are not negative: one instruction, where Numba's own compiles Python's floor division."""
+
+    def typer(_context: Any, *arguments: types.Type) -> tuple[Any, Any]:
+        return types.int64(*[types.int64] * arity), lambda context, builder, signature, values: emit(builder, values)
+
+    return _intrinsic(typer, name, arity)
+
+
+def _intrinsic(typer: Callable[..., Any], name: str, arity: int) -> object:
+    names = ["_context", *(f"a{i}" for i in range(arity))]
+    parameters = [inspect.Parameter(n, inspect.Parameter.POSITIONAL_OR_KEYWORD) for n in names]
+    typer.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    typer.__name__ = name
+    return intrinsic(typer)
+
+
+_INDEX_ARITHMETIC = {
+    "share": _index_intrinsic("share", lambda b, v: b.udiv(b.mul(v[0], v[1]), v[2]), 3),
+    "quotient": _index_intrinsic("quotient", lambda b, v: b.udiv(v[0], v[1]), 2),
+    "remainder": _index_intrinsic("remainder", lambda b, v: b.urem(v[0], v[1]), 2),
+}
+
+
+@cache
+def _tile(name: str, rank: int) -> object:
+    """A call of the tile function, which is not defined here."""
+
+    def define(context: Any, builder: ll.IRBuilder, signature: Any, arguments: list[ll.Value]) -> ll.Value:
+        kind = ll.FunctionType(ll.IntType(64), [a.type for a in arguments])
+        return builder.call(ll.Function(builder.module, kind, TILE + name), arguments)
+
+    def typer(_context: Any, *arguments: types.Type) -> tuple[Any, Any]:
+        return types.int64(*arguments), define
+
+    return _intrinsic(typer, name, 3 + rank)
+
+
+class _Library(codegen.JITCodeLibrary):
+    """Keeps the text of what Numba lowers; it is optimized with the tiles of each kernel (see ``objects``)."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self.texts: list[str] = []
+
+    def add_ir_module(self, ir_module: ll.Module) -> None:
+        self.texts.append(str(ir_module))
+
+    def finalize(self) -> None:
+        self._finalized = True
+
+
+class _Codegen(codegen.JITCPUCodegen):
+    _library_class = _Library
+
+
+class _Context(cpu.CPUContext):
+    """Numba's CPU context without its reference-counting runtime: kernels allocate nothing."""
+
+    def init(self) -> None:
+        self.is32bit = False
+        self._internal_codegen = _Codegen("loopnest")
+
+
+@cache
+def _context() -> _Context:
+    context = _Context(registry.cpu_target.typing_context, "cpu")
+    context.refresh()
+    return context
