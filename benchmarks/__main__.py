@@ -64,7 +64,7 @@ def main(
     quick: bool,
     only_list: bool,
 ) -> None:
-    """Time loopnest, ONNX Runtime and OpenVINO in turns, and write results.json, results.md and results.svg to the output folder.
+    """Time loopnest, ONNX Runtime and OpenVINO in turns, and write JSON, Markdown and a drawing to the output folder.
 
     What the folder already has, measured with the same settings, is not measured again. The status is 1 if a model failed.
     """
@@ -87,7 +87,7 @@ def main(
             _write(output, machine, results)
         failed += _announce(results.get(entry.name) or {}, number, len(entries))
     _write(output, machine, results)
-    click.echo(f"written: {output}/results.json, results.md, results.svg")
+    click.echo(f"written: {output}/results.json, results.md, kernels.md, results.svg")
     sys.exit(bool(failed))
 
 
@@ -154,6 +154,7 @@ def _write(output: Path, machine: dict[str, Any], results: Results) -> None:
     records = results.all(catalog.all_entries())
     (output / "results.json").write_text(json.dumps({"machine": machine, "models": records}, indent=1))
     (output / "results.md").write_text(report.markdown(machine, records))
+    (output / "kernels.md").write_text(report.kernels_markdown(machine, records))
     (output / "results.svg").write_text(plot.svg(records))
 
 

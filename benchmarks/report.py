@@ -40,6 +40,35 @@ def markdown(machine: Mapping[str, Any], records: Sequence[Record]) -> str:
     return "\n".join(lines)
 
 
+def kernels_markdown(machine: Mapping[str, Any], records: Sequence[Record], least: float = 0.02) -> str:
+    """The kernels that take more than `least` of a model's time, on the first number of threads, each next to its roofline.
+
+    That is the larger of two times: of the arithmetic at the measured peak, and of the bytes read and written at the speed of a copy
+    in memory. What lies in a cache moves faster than that, so that small kernels can be above 100 %.
+    """
+    peaks = {each["threads"]: each for each in machine["peaks"]}
+    lines = [f"Kernels over {least:.0%} of a model's time."]
+    for record in records:
+        peak = peaks.get(record["settings"]["threads"][0])
+        kernels = record.get("kernel_times", ())
+        whole = sum(kernel["ms"] for kernel in kernels)
+        rows = [_kernel_row(kernel, whole, peak) for kernel in kernels if peak and kernel["ms"] > least * whole]
+        if rows:
+            lines += ["", f"### {record['name']}", ""]
+            lines += _rows(
+                ["kernel", "layout", "calls", "ms", "of time", "GFLOP/s", "GB/s", "of roofline", "first nodes"], rows
+            )
+    return "\n".join(lines) + "\n"
+
+
+def _kernel_row(kernel: Record, whole: float, peak: Record) -> list[str]:
+    seconds = kernel["ms"] / 1e3
+    bound = max(kernel["flops"] / peak["gflops"], kernel["bytes"] / peak["gbps"]) / 1e9
+    rates = (f"{kernel['flops'] / seconds / 1e9:.1f}", f"{kernel['bytes'] / seconds / 1e9:.1f}", f"{bound / seconds:.0%}")
+    start = (kernel["op"], kernel["layout"], str(kernel["calls"]), f"{kernel['ms']:.3f}", f"{kernel['ms'] / whole:.1%}")
+    return [*start, *rates, f"`{' '.join(kernel['nodes'].split())[:60]}`"]
+
+
 def _machine(machine: Mapping[str, Any]) -> str:
     peaks = ", ".join(
         f"{peak['gflops']:.0f} GFLOP/s and {peak['gbps']:.0f} GB/s on {peak['threads']} thread{'s' if peak['threads'] > 1 else ''}"

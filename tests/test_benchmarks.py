@@ -133,6 +133,7 @@ def record(name: str, ours: float, theirs: dict[str, float], family: str = "smal
         "name": name,
         "family": family,
         "threads": {"1": {"loopnest": {"median_s": ours, "min_s": ours}, **engines}},
+        "settings": {"threads": [1]},
         "flops": 5_000_000,
         "arena_bytes": 1_500_000,
         "compile": {"seconds": 1.25},
@@ -175,6 +176,25 @@ def test_the_report_has_means_rows_and_failures() -> None:
     assert "| b | small | 1.000 | 0.500 | failed | 0.50 | 5% | 1.50 | 80 / 90 / - | 1.2 | 7 |" in lines
     assert "- `d`: ModelError: no such thing" in lines
     assert "A Processor, 2 CPUs, avx2; measured peak 100 GFLOP/s and 20 GB/s on 1 thread" in lines[0]
+
+
+def test_kernels_stand_next_to_their_roofline() -> None:
+    kernel = {
+        "op": "Conv",
+        "layout": "NCHW8c",
+        "nodes": "first\n second",
+        "calls": 3,
+        "ms": 0.99,
+        "flops": 49_500_000,
+        "bytes": 100,
+    }
+    moving = {**kernel, "op": "Add", "ms": 0.3, "flops": 1, "bytes": 3_000_000}
+    small = {**kernel, "op": "Relu", "ms": 0.01}
+    records = [record("a", 0.001, {}, kernel_times=[kernel, moving, small]), {**record("b", 1.0, {}), "error": "broken"}]
+    lines = report.kernels_markdown(MACHINE, records).splitlines()
+    assert "| Conv | NCHW8c | 3 | 0.990 | 76.2% | 50.0 | 0.0 | 50% | `first second` |" in lines
+    assert "| Add | NCHW8c | 3 | 0.300 | 23.1% | 0.0 | 10.0 | 50% | `first second` |" in lines
+    assert len([line for line in lines if line.startswith("| ")]) == 4  # header, rule, two kernels
 
 
 def test_a_wrong_result_is_an_error() -> None:
