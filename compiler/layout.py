@@ -19,11 +19,13 @@ from ..ir.graph import Graph, Node
 from .config import Config
 from .group import Group
 from .ops.concat import split_sizes
+from .ops.conv_transpose import axes_of
 from .ops.convolution import kernel_extents, padding
 from .ops.infer import InferContext
 from .ops.registry import lookup
 from .tensor import PLAIN, Layout, Tensor
 
+CONVOLUTIONS = frozenset({"Conv", "ConvTranspose"})
 POOLING = frozenset({"MaxPool", "AveragePool", "LpPool", "GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool"})
 """Reductions that read and write by logical index, channel by channel."""
 CHANNEL_MOVES = frozenset({"Concat", "Split"})
@@ -85,7 +87,7 @@ class _Layouts:
         out = self.tensors[anchor.outputs[0]]
         if options.layout == "plain" or not self.blockable(out) or not self.fits(group, out):
             return 0
-        if anchor.op == "Conv":
+        if anchor.op in CONVOLUTIONS:
             return self.block if self.conv_blocks(anchor) else 0
         if not self.keeps_layout(group):
             return 0
@@ -112,9 +114,12 @@ class _Layouts:
                 return False
         if whole:
             return True
+        for tensor in (self.tensors[n] for n in group.inputs if n not in self.constants and n not in group.anchor.inputs):
+            if len(tensor.shape) == len(out.shape) - 1 and tensor.shape[0] > 1:
+                return False
         for node in group.nodes:
             definition = lookup(node.domain, node.op)
-            if node.op == "Conv":
+            if node.op in CONVOLUTIONS:
                 if len(node.inputs) > 2 and node.inputs[2] and node.inputs[2] not in self.constants:
                     return False
             elif node.op not in POOLING and (definition is None or definition.kind != "pointwise"):
@@ -126,7 +131,7 @@ class _Layouts:
         groups = int(node.attrs.get("group", 1))  # type: ignore[arg-type]
         if node.inputs[1] not in self.constants:
             return False
-        per_in, per_out = w.shape[1], w.shape[0] // groups
+        per_in, per_out = (w.shape[1], w.shape[0] // groups) if node.op == "Conv" else (w.shape[0] // groups, w.shape[1])
         return groups == 1 or (per_in == 1 and per_out == 1) or (per_in % self.block == 0 and per_out % self.block == 0)
 
     def keeps_layout(self, group: Group) -> bool:
@@ -182,18 +187,20 @@ class _Layouts:
                 self.tensors[name] = replace(tensor, layout=Layout(tensor.layout.block, tuple(halo)))
 
     def pads(self, group: Group, name: str) -> list[tuple[int, int]] | None:
-        """The padding with which a convolution reads a value; None for any other reader."""
+        """How far a convolution reads a value before its first and behind its last element; None for any other reader."""
         node = group.anchor
-        if node.op != "Conv" or name != node.inputs[0] or name in node.inputs[1:]:
+        if node.op not in CONVOLUTIONS or name != node.inputs[0] or name in node.inputs[1:]:
             return None
         types = tuple(None for _ in node.inputs)
         context = _Shapes(node, types, (), self.tensors)
+        if node.op == "ConvTranspose":
+            return [axis.reach() for axis in axes_of(context)]
         _, dilated = kernel_extents(context)
         before, after = padding(context, self.tensors[name].shape[2:], dilated)
         return list(zip(before, after, strict=True))
 
     def by_index(self, group: Group) -> bool:
-        return group.anchor.op == "Conv" or self.keeps_layout(group)
+        return group.anchor.op in CONVOLUTIONS or self.keeps_layout(group)
 
     # --- conversions -----------------------------------------------------------------------------------------------------------
 
@@ -236,7 +243,7 @@ class _Layouts:
         return tensor.layout
 
     def weights(self, group: Group) -> set[str]:
-        return set(group.anchor.inputs[1:]) if group.anchor.op == "Conv" else set()
+        return set(group.anchor.inputs[1:]) if group.anchor.op in CONVOLUTIONS else set()
 
     def convert(self, name: str, layout: Layout) -> str:
         """The value in another layout: a constant is converted now, anything else by a group of its own."""

@@ -6,7 +6,7 @@ group Add+Relu  ->  for i in vector(n): y[i] = relu(a[i] + b[i])
 from __future__ import annotations
 
 from collections.abc import Callable, MutableMapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from math import prod
 
@@ -20,7 +20,7 @@ from ..ir.graph import Node, TensorType
 from .config import NodeOptions
 from .group import Group
 from .ops.builder import Builder
-from .ops.context import Op, Operand, Reduce, Result
+from .ops.context import Op, Operand, Part, Reduce, Result
 from .ops.registry import OpDef, lookup
 from .packing import PackedConstants
 from .schedule.contraction import lower_contraction
@@ -29,7 +29,7 @@ from .schedule.merging import merge_loops
 from .schedule.pointwise import lower_pointwise
 from .schedule.reduction import lower_reduction
 from .schedule.strided import strided_loops
-from .tensor import Extents, Tensor
+from .tensor import Extents, Layout, Tensor
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,7 @@ class Lowering:
     extents: Extents = field(default_factory=Extents)
     buffers: dict[str, ir.Buffer] = field(default_factory=dict)
     inner: dict[str, Node] = field(default_factory=dict)
+    parts: dict[str, tuple[str, Part]] = field(default_factory=dict)
 
     def lower(self) -> Lowered:
         for name in self.group.outputs:
@@ -65,14 +66,28 @@ class Lowering:
         if definition.kind in ("pointwise", "injective"):
             self._elementwise(definition)
         elif definition.kind == "reduction":
-            op = self.op(self.group.anchor)
-            define = partial(_define, definition, op)
-            if not lower_contraction(self, op, define):
-                lower_reduction(self, op, define)
+            self._reduction(definition, self.op(self.group.anchor))
         else:
             definition.define(self.op(self.group.anchor), self.builder)
             self.builder.body = list(merge_loops(tuple(self.builder.body)))
         return self._finish()
+
+    def _reduction(self, definition: OpDef, op: Op) -> None:
+        if not definition.by_parts:
+            self._reduce(op, partial(_define, definition, op))
+            return
+        whole = self.tensors[op.node.outputs[0]]
+        for number, part in enumerate(definition.define(op)):
+            name = f"{whole.name} part {number}"
+            self.parts[name] = whole.name, part
+            self.tensors[name] = Tensor(name, whole.dtype, part.shape, Layout(whole.layout.block))
+            with self.builder.collect() as body:
+                self._reduce(replace(op, node=op.node.replace(outputs=(name,))), part.define)
+            self.builder.body.extend(_as_task(body))
+
+    def _reduce(self, op: Op, define: Callable[..., Reduce]) -> None:
+        if not lower_contraction(self, op, define):
+            lower_reduction(self, op, define)
 
     def _finish(self) -> Lowered:
         for name in self.group.outputs:
@@ -146,14 +161,17 @@ class Lowering:
         return ir.Load(self.buffer(name), self.tensors[name].locate(index))
 
     def _whole_blocks(self, name: str) -> str:
-        """A constant with one element per channel, extended by zeros to whole blocks where the output has some channels too many."""
+        """A constant with an element per channel, extended by zeros to whole blocks where the output has some channels too many."""
         out = self.tensors[self.group.outputs[0]]
         block, tensor = out.layout.block, self.tensors[name]
-        if name not in self.constants or not block or tensor.shape != out.shape[1:2] or not out.shape[1] % block:
+        if name not in self.constants or not block or not out.shape[1] % block or tensor.layout.block:
+            return name
+        axis = 0 if tensor.shape == out.shape[1:2] else len(tensor.shape) - len(out.shape) + 1
+        if axis < 0 or tensor.shape[axis] != out.shape[1]:
             return name
         title = f"{name} in whole blocks"
         if title not in self.tensors:
-            array = np.pad(self.constants[name], (0, -out.shape[1] % block))
+            array = np.pad(self.constants[name], [(0, -n % block if i == axis else 0) for i, n in enumerate(tensor.shape)])
             self.constants[title] = array
             self.tensors[title] = Tensor(title, tensor.dtype, array.shape)
         return title
@@ -246,7 +264,10 @@ class Lowering:
         )
 
     def write(self, name: str, index: tuple[ir.Expr, ...], value: ir.Expr) -> None:
-        """Stores an element of the anchor's output, and of everything that the epilogue computes from it."""
+        """Stores an element of the anchor's output, or of a part of it, and of everything that the epilogue computes from it."""
+        if name in self.parts:
+            name, part = self.parts[name]
+            index = part.index(index)
         made = {name: value}
         self._store(name, index, value)
         for node in self.group.epilogue if name == self.group.anchor.outputs[0] else ():

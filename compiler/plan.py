@@ -188,7 +188,9 @@ class _Planner:
         if node.domain == "loopnest":
             return shapes[1][1]  # recurrence: all gates for each hidden unit
         if node.op == "ConvTranspose":
-            return max(1, prod(shapes[1]) * prod(shapes[0][1:2]) // max(1, shapes[1][0] * prod(shapes[1][2:])))
+            strides = node.attrs.get("strides") or (1,)
+            groups = int(node.attrs.get("group", 1))  # type: ignore[arg-type]
+            return max(1, shapes[1][0] * prod(shapes[1][2:]) // (groups * prod(strides)))  # type: ignore[arg-type]
         return shapes[0][-2 if node.op == "Gemm" and node.attrs.get("transA") else -1] if shapes[0] else 1
 
     # --- memory ----------------------------------------------------------------------------------------------------------------

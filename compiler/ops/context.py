@@ -137,6 +137,16 @@ class Reduce:
 
 
 @dataclass(frozen=True)
+class Part:
+    """Output elements on a grid of their own, each a reduction: the one at ``place`` in ``shape`` is ``define(*place)``, and goes to
+    ``index(place)`` of the output. The parts of an operator make each element once; axis 1 of grid and output is the same."""
+
+    shape: tuple[int, ...]
+    index: Callable[[Sequence[ir.Expr]], tuple[ir.Expr, ...]]
+    define: Callable[..., Reduce]
+
+
+@dataclass(frozen=True)
 class Op(InferContext):
     """A node being lowered: its attributes, its inputs as operands, its outputs as results."""
 

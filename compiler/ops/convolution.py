@@ -1,4 +1,4 @@
-"""Convolution and its transpose in any number of spatial dimensions (ONNX Conv, ConvTranspose)."""
+"""Convolution in any number of spatial dimensions (ONNX Conv)."""
 
 from __future__ import annotations
 
@@ -84,62 +84,4 @@ def conv(op: Op, index: tuple[ir.Expr, ...]) -> Reduce:
         return total + op.input(2)(c) if op.has(2) else total
 
     axes = [("ci", w.shape[1]), *((f"k{i}", extent) for i, extent in enumerate(w.shape[2:]))]
-    return Reduce("add", tuple(axes), term, finish)
-
-
-def infer_conv_transpose(context: InferContext) -> TensorType:
-    x, w = context.shape(0), context.shape(1)
-    groups = context.attr("group", 1)
-    if len(x) < 3 or len(w) != len(x) or w[0] != x[1] or w[0] % groups:
-        raise context.fail(f"weight {w} with {groups} groups does not fit the input {x}")
-    if context.has(2) and context.shape(2) != (w[1] * groups,):
-        raise context.fail(f"the bias has shape {context.shape(2)}, expected {(w[1] * groups,)}")
-    _, sizes = transposed_padding(context, x[2:])
-    return TensorType(context.dtype(0), (x[0], w[1] * groups, *sizes))
-
-
-def transposed_padding(context: InferContext, sizes: Sequence[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Padding before each spatial axis, and the output's spatial extents (ONNX ConvTranspose: output_shape, output_padding, auto_pad)."""
-    rank = len(sizes)
-    _, dilated = kernel_extents(context)
-    strides = window(context, "strides", rank)
-    extra = tuple(context.attr("output_padding") or (0,) * rank)
-    full = [s * (n - 1) + e + k for n, s, e, k in zip(sizes, strides, extra, dilated, strict=True)]
-    mode, wanted = context.attr("auto_pad", "NOTSET"), context.attr("output_shape")
-    if wanted is None and mode not in ("SAME_UPPER", "SAME_LOWER"):
-        pads = tuple(context.attr("pads") or (0,) * (2 * rank)) if mode != "VALID" else (0,) * (2 * rank)
-        return pads[:rank], tuple(f - p - q for f, p, q in zip(full, pads[:rank], pads[rank:], strict=True))
-    shape = tuple(wanted)[-rank:] if wanted is not None else tuple(n * s for n, s in zip(sizes, strides, strict=True))
-    total = [max(0, f - o) for f, o in zip(full, shape, strict=True)]
-    before = tuple(t - t // 2 if mode != "SAME_UPPER" else t // 2 for t in total)
-    return before, shape
-
-
-@reduction("ConvTranspose", infer=infer_conv_transpose)
-def conv_transpose(op: Op, index: tuple[ir.Expr, ...]) -> Reduce:
-    """y[n, c, o] = bias[c] + sum_{i, k} x[n, i, at(o, k) / stride] * w[i, c, k], at(o, k) = o + pad - k * dilation divisible by stride"""
-    x, w = op.input(0), op.input(1)
-    n, c, *out = index
-    before, _ = transposed_padding(op, x.sizes[2:])
-    strides, dilations = window(op, "strides", len(out)), window(op, "dilations", len(out))
-    groups = op.attr("group", 1)
-    per_group_in, per_group_out = w.sizes[0] // groups, w.sizes[1]
-    group = ir.ZERO if groups == 1 else c // per_group_out
-    channel = c if groups == 1 else c - group * per_group_out
-
-    def term(*axes: ir.Expr) -> ir.Expr:
-        i, *taps = axes
-        inside: ir.Expr = ir.TRUE
-        at: list[ir.Expr] = []
-        for o, s, k, d, p, size in zip(out, strides, taps, dilations, before, x.shape[2:], strict=True):
-            place = o + p - k * d
-            inside = ir.all_of(inside, place >= 0, place < size * s, *([(place % s).eq(0)] if s > 1 else []))
-            at.append(place // s if s > 1 else place)
-        source = group * per_group_in + i
-        return ir.guarded(inside, x(n, source, *at), 0.0) * w(source, channel, *taps)
-
-    def finish(total: ir.Expr) -> ir.Expr:
-        return total + op.input(2)(c) if op.has(2) else total
-
-    axes = [("ci", ir.Const(per_group_in)), *((f"k{i}", e) for i, e in enumerate(w.shape[2:]))]
     return Reduce("add", tuple(axes), term, finish)

@@ -41,6 +41,8 @@ class OpDef:
     values: tuple[int, ...] = ()
     prologue: bool = False
     epilogue: bool = False
+    by_parts: bool = False
+    """A reduction given as ``f(op) -> list[Part]``: the output is made of grids, each with a reduction of its own."""
     moves: bool = False
     """Transposed inputs are read where they are: a Transpose may be computed on the way in, though elements are read many times."""
     trims: Callable[[Any], Sequence[int | None]] | None = None
@@ -93,6 +95,10 @@ def reduction(
     *names: str, infer: Infer, values: tuple[int, ...] = (), domain: str = "", prologue: bool = False, moves: bool = False
 ) -> Callable[[F], F]:
     return _register("reduction", names, infer, domain, values=values, prologue=prologue, epilogue=True, moves=moves)
+
+
+def reduction_by_parts(*names: str, infer: Infer, domain: str = "") -> Callable[[F], F]:
+    return _register("reduction", names, infer, domain, epilogue=True, by_parts=True)
 
 
 def nest(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from ...ir import loops as ir
 from ..ops.builder import Builder
+from ..ops.context import compute_dtype
 from ..tensor import Tensor
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def _slabs(lowering: Lowering, tensor: Tensor) -> Iterator[tuple[list[ir.Expr], 
 def _fill(b: Builder, buffer: ir.Buffer, place: Sequence[ir.Expr], starts: list[ir.Expr], sizes: list[ir.Expr]) -> None:
     variables = [ir.Var(f"s{i}", extent=size) for i, size in enumerate(sizes)]
     index = (*place, *(start + var for start, var in zip(starts, variables, strict=True)))
-    body: ir.Body = (ir.Store(buffer, index, ir.wrap(0, buffer.dtype)),)
+    body: ir.Body = (ir.Store(buffer, index, ir.cast(ir.wrap(0, compute_dtype(buffer.dtype)), buffer.dtype)),)
     for depth, (var, size) in reversed(list(enumerate(zip(variables, sizes, strict=True)))):
         body = (ir.For(var, size, body, "vector" if depth == len(sizes) - 1 else "serial"),)
     b.emit(body[0])
