@@ -30,7 +30,9 @@
   i64,  ; 1 first          index of its first argument
   i64,  ; 2 n_buffers
   i64,  ; 3 n_extents      without slot 0
-  i64   ; 4 flags          1: parallel, 2: workers meet after it
+  i64,  ; 4 flags          1: workers meet after it, 2: worth waiting for workers that sleep, 4: worth waking them
+  i64,  ; 5 crew           how many workers may share it
+  i64   ; 6 end            number of the first step after it that another crew runs
 }
 
 %Failure = type { i64, i64, i64 }  ; step, code, value
@@ -41,20 +43,29 @@
   i64,         ; 0 generation
   i64,         ; 1 sleepers
   i64,         ; 2 spins      how often to look before sleeping
-  [5 x i64],
-  [128 x i8],  ; 4 mutex      (the largest pthread_mutex_t known is 64 bytes, pthread_cond_t 48)
-  [128 x i8]   ; 5 condition
+  i64,         ; 3 called     1: who sleeps shall spin again
+  [4 x i64],
+  [128 x i8],  ; 5 mutex      (the largest pthread_mutex_t known is 64 bytes, pthread_cond_t 48)
+  [128 x i8]   ; 6 condition
 }
 
-; Long-lived workers. Worker 0 is whichever thread dispatches.
+; A long-lived worker thread, and the steps that it has been given. Worker 0 is whichever thread dispatches.
+%Member = type {
+  %Gate,       ; 0 start
+  i64,         ; 1 rank      its number in the crew; 0 while it has nothing to do
+  i64,         ; 2 crew
+  i64,         ; 3 step      the first; null in Team.call tells it to end
+  [5 x i64]
+}
+
 %Team = type {
   i64, [7 x i64],  ; 0 busy
   i64,             ; 2 workers
-  i64,             ; 3 call       0 tells the workers to end
+  i64,             ; 3 call
   [6 x i64],
   i64, [7 x i64],  ; 5 arrived    at the barrier
-  %Gate,           ; 7 start
-  %Gate            ; 8 barrier
+  %Gate,           ; 7 barrier
+  [0 x %Member]    ; 8 members    of worker w at w - 1
 }
 
 declare i32 @pthread_mutex_init(ptr, ptr)
@@ -65,14 +76,15 @@ declare i32 @pthread_cond_wait(ptr, ptr)
 declare i32 @pthread_cond_broadcast(ptr)
 declare i32 @sched_yield()
 declare i32 @clock_gettime(i32, ptr)
+declare void @llvm.memset.p0.i64(ptr, i8, i64, i1)
 declare void @llvm.memcpy.p0.p0.i64(ptr, ptr, i64, i1)
 
 ; ---------------------------------------------------------------------------------------------------------------- gates
 
 define internal void @gate_init(ptr %gate, i64 %spins) {
   %limit = getelementptr %Gate, ptr %gate, i64 0, i32 2
-  %mutex = getelementptr %Gate, ptr %gate, i64 0, i32 4
-  %condition = getelementptr %Gate, ptr %gate, i64 0, i32 5
+  %mutex = getelementptr %Gate, ptr %gate, i64 0, i32 5
+  %condition = getelementptr %Gate, ptr %gate, i64 0, i32 6
   store i64 %spins, ptr %limit
   call i32 @pthread_mutex_init(ptr %mutex, ptr null)
   call i32 @pthread_cond_init(ptr %condition, ptr null)
@@ -83,11 +95,12 @@ define internal void @gate_init(ptr %gate, i64 %spins) {
 define internal void @gate_wait(ptr %gate, i64 %seen) {
 entry:
   %limit = getelementptr %Gate, ptr %gate, i64 0, i32 2
+  %called.at = getelementptr %Gate, ptr %gate, i64 0, i32 3
   %spins = load i64, ptr %limit
   br label %spin
 
 spin:
-  %i = phi i64 [ 0, %entry ], [ %i.next, %pause ], [ %i.next, %yield ]
+  %i = phi i64 [ 0, %entry ], [ %i.next, %pause ], [ %i.next, %yield ], [ 0, %rise ]
   %g0 = load atomic i64, ptr %gate acquire, align 8
   %open0 = icmp ne i64 %g0, %seen
   br i1 %open0, label %through, label %closed
@@ -117,8 +130,8 @@ through:
 ; consistent): one of them sees the other.
 sleep:
   %sleepers = getelementptr %Gate, ptr %gate, i64 0, i32 1
-  %mutex = getelementptr %Gate, ptr %gate, i64 0, i32 4
-  %condition = getelementptr %Gate, ptr %gate, i64 0, i32 5
+  %mutex = getelementptr %Gate, ptr %gate, i64 0, i32 5
+  %condition = getelementptr %Gate, ptr %gate, i64 0, i32 6
   call i32 @pthread_mutex_lock(ptr %mutex)
   atomicrmw add ptr %sleepers, i64 1 seq_cst
   br label %look
@@ -126,7 +139,17 @@ sleep:
 look:
   %g1 = load atomic i64, ptr %gate seq_cst, align 8
   %open1 = icmp ne i64 %g1, %seen
-  br i1 %open1, label %awake, label %wait
+  br i1 %open1, label %awake, label %listen
+
+listen:
+  %called = atomicrmw xchg ptr %called.at, i64 0 seq_cst
+  %wanted = icmp ne i64 %called, 0
+  br i1 %wanted, label %rise, label %wait
+
+rise:
+  atomicrmw sub ptr %sleepers, i64 1 seq_cst
+  call i32 @pthread_mutex_unlock(ptr %mutex)
+  br label %spin
 
 wait:
   call i32 @pthread_cond_wait(ptr %condition, ptr %mutex)
@@ -134,6 +157,15 @@ wait:
 
 awake:
   atomicrmw sub ptr %sleepers, i64 1 seq_cst
+  call i32 @pthread_mutex_unlock(ptr %mutex)
+  ret void
+}
+
+define internal void @gate_wake(ptr %gate) {
+  %mutex = getelementptr %Gate, ptr %gate, i64 0, i32 5
+  %condition = getelementptr %Gate, ptr %gate, i64 0, i32 6
+  call i32 @pthread_mutex_lock(ptr %mutex)
+  call i32 @pthread_cond_broadcast(ptr %condition)
   call i32 @pthread_mutex_unlock(ptr %mutex)
   ret void
 }
@@ -146,21 +178,32 @@ define internal void @gate_open(ptr %gate) {
   br i1 %none, label %done, label %wake
 
 wake:
-  %mutex = getelementptr %Gate, ptr %gate, i64 0, i32 4
-  %condition = getelementptr %Gate, ptr %gate, i64 0, i32 5
-  call i32 @pthread_mutex_lock(ptr %mutex)
-  call i32 @pthread_cond_broadcast(ptr %condition)
-  call i32 @pthread_mutex_unlock(ptr %mutex)
+  call void @gate_wake(ptr %gate)
   br label %done
 
 done:
   ret void
 }
 
-; All workers of the team meet. The generation is read before arriving: it cannot change until this worker has arrived.
+; Who sleeps at the gate shall spin again. Once called, it need not be called again until it sleeps again.
+define internal void @gate_call(ptr %gate) {
+  %called.at = getelementptr %Gate, ptr %gate, i64 0, i32 3
+  %before = atomicrmw xchg ptr %called.at, i64 1 seq_cst
+  %first = icmp eq i64 %before, 0
+  br i1 %first, label %wake, label %done
+
+wake:
+  call void @gate_wake(ptr %gate)
+  br label %done
+
+done:
+  ret void
+}
+
+; All workers of a crew meet. The generation is read before arriving: it cannot change until this worker has arrived.
 define internal void @meet(ptr %team, i64 %workers) {
   %arrived = getelementptr %Team, ptr %team, i64 0, i32 5
-  %barrier = getelementptr %Team, ptr %team, i64 0, i32 8
+  %barrier = getelementptr %Team, ptr %team, i64 0, i32 7
   %seen = load atomic i64, ptr %barrier monotonic, align 8
   %before = atomicrmw add ptr %arrived, i64 1 acq_rel
   %count = add i64 %before, 1
@@ -270,24 +313,18 @@ define internal void @fail(ptr %call, i64 %worker, i64 %step, i64 %code, ptr %ex
   ret void
 }
 
-; What each of the workers does for one call.
-define internal void @walk(ptr %call, i64 %worker, i64 %workers, ptr %team) {
+; What each of `workers` does for the steps from `from` to `to`.
+define internal void @walk(ptr %call, i64 %from, i64 %to, i64 %worker, i64 %workers, ptr %team) {
 entry:
   %bases.at = getelementptr %Call, ptr %call, i64 0, i32 1
-  %failures.at = getelementptr %Call, ptr %call, i64 0, i32 2
   %timestamps.at = getelementptr %Call, ptr %call, i64 0, i32 3
   %failed.at = getelementptr %Call, ptr %call, i64 0, i32 4
   %program = load ptr, ptr %call
-  %n.at = getelementptr %Program, ptr %program, i64 0, i32 1
   %arguments.at = getelementptr %Program, ptr %program, i64 0, i32 2
   %max.buffers.at = getelementptr %Program, ptr %program, i64 0, i32 3
   %max.extents.at = getelementptr %Program, ptr %program, i64 0, i32 4
   %stride.at = getelementptr %Program, ptr %program, i64 0, i32 6
-  %failures = load ptr, ptr %failures.at
-  %failure = getelementptr %Failure, ptr %failures, i64 %worker
-  store i64 -1, ptr %failure
   %steps = load ptr, ptr %program
-  %n = load i64, ptr %n.at
   %arguments = load ptr, ptr %arguments.at
   %bases = load ptr, ptr %bases.at
   %stride = load i64, ptr %stride.at
@@ -301,15 +338,11 @@ entry:
   %alone = icmp eq i64 %workers, 1
   %timing = icmp ne ptr %timestamps, null
   %timed = and i1 %first, %timing
-  br i1 %timed, label %begin, label %loop
-
-begin:
-  call void @timestamp(ptr %timestamps)
   br label %loop
 
 loop:
-  %s = phi i64 [ 0, %entry ], [ 0, %begin ], [ %s.next, %advance ]
-  %more = icmp ult i64 %s, %n
+  %s = phi i64 [ %from, %entry ], [ %s.next, %advance ]
+  %more = icmp ult i64 %s, %to
   br i1 %more, label %look, label %done
 
 look:
@@ -317,13 +350,9 @@ look:
   %step = getelementptr %Step, ptr %steps, i64 %s
   %flags.at = getelementptr %Step, ptr %step, i64 0, i32 4
   %flags = load i64, ptr %flags.at
-  %parallel.bit = and i64 %flags, 1
-  %parallel = icmp ne i64 %parallel.bit, 0
-  %mine = or i1 %parallel, %first
   %failed = load atomic i64, ptr %failed.at monotonic, align 8
   %sound = icmp uge i64 %failed, %s
-  %run = and i1 %mine, %sound
-  br i1 %run, label %compute, label %after
+  br i1 %sound, label %compute, label %after
 
 compute:
   %first.at = getelementptr %Step, ptr %step, i64 0, i32 1
@@ -337,8 +366,7 @@ compute:
   %extent.arguments = getelementptr [2 x i64], ptr %buffer.arguments, i64 %n.buffers
   call void @resolve(ptr %pointers, ptr %buffer.arguments, i64 %n.buffers, ptr %bases, i64 %scratch)
   call void @copy_extents(ptr %extents, ptr %extent.arguments, i64 %n.extents)
-  %crew = select i1 %parallel, i64 %workers, i64 1
-  %code = call i64 @invoke(i64 %kernel, ptr %pointers, ptr %extents, i64 %worker, i64 %crew)
+  %code = call i64 @invoke(i64 %kernel, ptr %pointers, ptr %extents, i64 %worker, i64 %workers)
   %fine = icmp eq i64 %code, 0
   br i1 %fine, label %after, label %failed.here
 
@@ -347,7 +375,7 @@ failed.here:
   br label %after
 
 after:
-  %barrier.bit = and i64 %flags, 2
+  %barrier.bit = and i64 %flags, 1
   %open = icmp eq i64 %barrier.bit, 0
   %skip = or i1 %alone, %open
   br i1 %skip, label %clocked, label %barrier
@@ -373,31 +401,152 @@ done:
 
 ; ------------------------------------------------------------------------------------------------------- entry points
 
-; Runs a call on the team, or on this thread alone when there is no team or it is busy. The last step has its barrier flag set, so that
-; no other worker is still in the walk when this returns.
+; Gives the steps from `step` on to workers of the team: to those that are awake, or to all when the step is worth waiting for. Returns how
+; many run it, the calling thread included.
+define internal i64 @gather(ptr %team, ptr %call, i64 %step, i64 %wanted, i64 %flags) {
+entry:
+  %workers.at = getelementptr %Team, ptr %team, i64 0, i32 2
+  %call.at = getelementptr %Team, ptr %team, i64 0, i32 3
+  %workers = load i64, ptr %workers.at
+  %await.bit = and i64 %flags, 2
+  %await = icmp ne i64 %await.bit, 0
+  %wake.bit = and i64 %flags, 4
+  %wake = icmp ne i64 %wake.bit, 0
+  store ptr %call, ptr %call.at
+  br label %next
+
+next:
+  %w = phi i64 [ 0, %entry ], [ %w.next, %step.on ]
+  %crew = phi i64 [ 1, %entry ], [ %crew.next, %step.on ]
+  %w.next = add i64 %w, 1
+  %more = icmp ult i64 %w.next, %workers
+  %lacking = icmp ult i64 %crew, %wanted
+  %look = and i1 %more, %lacking
+  br i1 %look, label %ask, label %count
+
+ask:
+  %member = getelementptr %Team, ptr %team, i64 0, i32 8, i64 %w
+  %rank.at = getelementptr %Member, ptr %member, i64 0, i32 1
+  %sleepers.at = getelementptr %Member, ptr %member, i64 0, i32 0, i32 1
+  %sleepers = load atomic i64, ptr %sleepers.at monotonic, align 8
+  %awake = icmp eq i64 %sleepers, 0
+  %take = or i1 %awake, %await
+  br i1 %take, label %assign, label %leave
+
+assign:
+  store i64 %crew, ptr %rank.at
+  %larger = add i64 %crew, 1
+  br label %step.on
+
+leave:
+  store i64 0, ptr %rank.at
+  br i1 %wake, label %summon, label %step.on
+
+summon:
+  call void @gate_call(ptr %member)
+  br label %step.on
+
+step.on:
+  %crew.next = phi i64 [ %larger, %assign ], [ %crew, %leave ], [ %crew, %summon ]
+  br label %next
+
+count:
+  %alone = icmp eq i64 %crew, 1
+  br i1 %alone, label %done, label %start
+
+start:
+  %m = phi i64 [ 0, %count ], [ %m.next, %started ]
+  %left = phi i64 [ %crew, %count ], [ %left.next, %started ]
+  %m.next = add i64 %m, 1
+  %recruit = getelementptr %Team, ptr %team, i64 0, i32 8, i64 %m
+  %its.rank.at = getelementptr %Member, ptr %recruit, i64 0, i32 1
+  %its.crew.at = getelementptr %Member, ptr %recruit, i64 0, i32 2
+  %its.step.at = getelementptr %Member, ptr %recruit, i64 0, i32 3
+  %its.rank = load i64, ptr %its.rank.at
+  %idle = icmp eq i64 %its.rank, 0
+  br i1 %idle, label %started, label %open
+
+open:
+  store i64 %crew, ptr %its.crew.at
+  store i64 %step, ptr %its.step.at
+  call void @gate_open(ptr %recruit)
+  %fewer = sub i64 %left, 1
+  br label %started
+
+started:
+  %left.next = phi i64 [ %left, %start ], [ %fewer, %open ]
+  %others = icmp ugt i64 %left.next, 1
+  br i1 %others, label %start, label %done
+
+done:
+  ret i64 %crew
+}
+
+; Runs a call on the team, or on this thread alone when there is no team or it is busy. Workers are given a run of steps that they share,
+; and meet after the last of it, so that none is still in the walk when this returns.
 define internal void @dispatch(ptr %call, ptr %team) {
 entry:
+  %timestamps.at = getelementptr %Call, ptr %call, i64 0, i32 3
+  %timestamps = load ptr, ptr %timestamps.at
+  %program = load ptr, ptr %call
+  %n.at = getelementptr %Program, ptr %program, i64 0, i32 1
+  %steps = load ptr, ptr %program
+  %n = load i64, ptr %n.at
+  %timed = icmp ne ptr %timestamps, null
+  br i1 %timed, label %stamp, label %choose
+
+stamp:
+  call void @timestamp(ptr %timestamps)
+  br label %choose
+
+choose:
   %none = icmp eq ptr %team, null
   br i1 %none, label %alone, label %claim
 
 claim:
   %claimed = cmpxchg ptr %team, i64 0, i64 1 acquire monotonic
   %won = extractvalue { i64, i1 } %claimed, 1
-  br i1 %won, label %together, label %alone
-
-together:
-  %workers.at = getelementptr %Team, ptr %team, i64 0, i32 2
-  %call.at = getelementptr %Team, ptr %team, i64 0, i32 3
-  %start = getelementptr %Team, ptr %team, i64 0, i32 7
-  %workers = load i64, ptr %workers.at
-  store ptr %call, ptr %call.at
-  call void @gate_open(ptr %start)
-  call void @walk(ptr %call, i64 0, i64 %workers, ptr %team)
-  store atomic i64 0, ptr %team release, align 8
-  ret void
+  br i1 %won, label %loop, label %alone
 
 alone:
-  call void @walk(ptr %call, i64 0, i64 1, ptr null)
+  call void @walk(ptr %call, i64 0, i64 %n, i64 0, i64 1, ptr null)
+  ret void
+
+loop:
+  %s = phi i64 [ 0, %claim ], [ %end, %solo ], [ %s.next, %single ], [ %end, %crewed ]
+  %more = icmp ult i64 %s, %n
+  br i1 %more, label %look, label %done
+
+look:
+  %s.next = add i64 %s, 1
+  %flags.at = getelementptr %Step, ptr %steps, i64 %s, i32 4
+  %crew.at = getelementptr %Step, ptr %steps, i64 %s, i32 5
+  %end.at = getelementptr %Step, ptr %steps, i64 %s, i32 6
+  %flags = load i64, ptr %flags.at
+  %wanted = load i64, ptr %crew.at
+  %end = load i64, ptr %end.at
+  %shared = icmp ugt i64 %wanted, 1
+  br i1 %shared, label %together, label %solo
+
+solo:
+  call void @walk(ptr %call, i64 %s, i64 %end, i64 0, i64 1, ptr null)
+  br label %loop
+
+together:
+  %crew = call i64 @gather(ptr %team, ptr %call, i64 %s, i64 %wanted, i64 %flags)
+  %deserted = icmp eq i64 %crew, 1
+  br i1 %deserted, label %single, label %crewed
+
+single:
+  call void @walk(ptr %call, i64 %s, i64 %s.next, i64 0, i64 1, ptr null)
+  br label %loop
+
+crewed:
+  call void @walk(ptr %call, i64 %s, i64 %end, i64 0, i64 %crew, ptr %team)
+  br label %loop
+
+done:
+  store atomic i64 0, ptr %team release, align 8
   ret void
 }
 
@@ -442,6 +591,8 @@ prepare:
   store ptr %failures, ptr %failures.at
   store ptr %timestamps, ptr %timestamps.at
   store i64 -1, ptr %failed.at
+  %record.nbytes = mul i64 %workers, 24
+  call void @llvm.memset.p0.i64(ptr %failures, i8 -1, i64 %record.nbytes, i1 false)
   call void @dispatch(ptr %call, ptr %team)
   %failed = load atomic i64, ptr %failed.at monotonic, align 8
   %fine = icmp eq i64 %failed, -1
@@ -465,34 +616,56 @@ done:
 
 ; Prepares zeroed memory as a team.
 define void @loopnest_team_init(ptr %team, i64 %workers, i64 %idle.spins, i64 %barrier.spins) {
+entry:
   %workers.at = getelementptr %Team, ptr %team, i64 0, i32 2
-  %start = getelementptr %Team, ptr %team, i64 0, i32 7
-  %barrier = getelementptr %Team, ptr %team, i64 0, i32 8
+  %barrier = getelementptr %Team, ptr %team, i64 0, i32 7
   store i64 %workers, ptr %workers.at
-  call void @gate_init(ptr %start, i64 %idle.spins)
   call void @gate_init(ptr %barrier, i64 %barrier.spins)
+  br label %next
+
+next:
+  %w = phi i64 [ 0, %entry ], [ %w.next, %prepare ]
+  %w.next = add i64 %w, 1
+  %more = icmp ult i64 %w.next, %workers
+  br i1 %more, label %prepare, label %done
+
+prepare:
+  %member = getelementptr %Team, ptr %team, i64 0, i32 8, i64 %w
+  call void @gate_init(ptr %member, i64 %idle.spins)
+  br label %next
+
+done:
   ret void
 }
 
-; The life of one worker thread: returns when the team is stopped.
+; The life of worker thread `worker` > 0: returns when the team is stopped.
 define void @loopnest_team_work(ptr %team, i64 %worker) {
 entry:
-  %workers.at = getelementptr %Team, ptr %team, i64 0, i32 2
+  %w = sub i64 %worker, 1
+  %member = getelementptr %Team, ptr %team, i64 0, i32 8, i64 %w
   %call.at = getelementptr %Team, ptr %team, i64 0, i32 3
-  %start = getelementptr %Team, ptr %team, i64 0, i32 7
-  %workers = load i64, ptr %workers.at
+  %rank.at = getelementptr %Member, ptr %member, i64 0, i32 1
+  %crew.at = getelementptr %Member, ptr %member, i64 0, i32 2
+  %step.at = getelementptr %Member, ptr %member, i64 0, i32 3
   br label %idle
 
 idle:
   %seen = phi i64 [ 0, %entry ], [ %seen.next, %work ]
-  call void @gate_wait(ptr %start, i64 %seen)
+  call void @gate_wait(ptr %member, i64 %seen)
   %seen.next = add i64 %seen, 1
   %call = load ptr, ptr %call.at
   %stop = icmp eq ptr %call, null
   br i1 %stop, label %done, label %work
 
 work:
-  call void @walk(ptr %call, i64 %worker, i64 %workers, ptr %team)
+  %rank = load i64, ptr %rank.at
+  %crew = load i64, ptr %crew.at
+  %from = load i64, ptr %step.at
+  %program = load ptr, ptr %call
+  %steps = load ptr, ptr %program
+  %to.at = getelementptr %Step, ptr %steps, i64 %from, i32 6
+  %to = load i64, ptr %to.at
+  call void @walk(ptr %call, i64 %from, i64 %to, i64 %rank, i64 %crew, ptr %team)
   br label %idle
 
 done:
@@ -501,15 +674,30 @@ done:
 
 ; Tells the workers to end, and leaves the team busy for good. Returns 0 when the team is busy: try again.
 define i64 @loopnest_team_stop(ptr %team) {
+entry:
   %claimed = cmpxchg ptr %team, i64 0, i64 1 acquire monotonic
   %won = extractvalue { i64, i1 } %claimed, 1
   br i1 %won, label %stop, label %busy
 
 stop:
   %call.at = getelementptr %Team, ptr %team, i64 0, i32 3
-  %start = getelementptr %Team, ptr %team, i64 0, i32 7
+  %workers.at = getelementptr %Team, ptr %team, i64 0, i32 2
+  %workers = load i64, ptr %workers.at
   store ptr null, ptr %call.at
-  call void @gate_open(ptr %start)
+  br label %next
+
+next:
+  %w = phi i64 [ 0, %stop ], [ %w.next, %tell ]
+  %w.next = add i64 %w, 1
+  %more = icmp ult i64 %w.next, %workers
+  br i1 %more, label %tell, label %done
+
+tell:
+  %member = getelementptr %Team, ptr %team, i64 0, i32 8, i64 %w
+  call void @gate_open(ptr %member)
+  br label %next
+
+done:
   ret i64 1
 
 busy:
@@ -532,8 +720,8 @@ done:
   ret void
 }
 
-define i64 @loopnest_team_nbytes() {
-  %end = getelementptr %Team, ptr null, i64 1
+define i64 @loopnest_team_nbytes(i64 %workers) {
+  %end = getelementptr %Team, ptr null, i64 0, i32 8, i64 %workers
   %nbytes = ptrtoint ptr %end to i64
   ret i64 %nbytes
 }

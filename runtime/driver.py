@@ -19,8 +19,8 @@ import numpy as np
 from .entry import supported
 from .linker import LinkError, compile_ir
 
-PARALLEL, BARRIER = 1, 2
-"""Flags of a step in the native table."""
+MEET, AWAIT, WAKE = 1, 2, 4
+"""Flags of a step in the native table: workers meet after it, it is worth waiting for those that sleep, it is worth waking them."""
 
 _PAUSE = ("declare void @llvm.x86.sse2.pause()", "call void @llvm.x86.sse2.pause()")
 _YIELD = ("declare void @llvm.aarch64.hint(i32)", "call void @llvm.aarch64.hint(i32 1)")
@@ -37,7 +37,7 @@ class Driver:
     team_init: Callable[[int, int, int, int], None]
     team_work: Callable[[int, int], None]
     team_stop: Callable[[int], int]
-    team_nbytes: int
+    team_nbytes: Callable[[int], int]
     _spin: Callable[[int], None]
     _engine: Any
 
@@ -85,7 +85,7 @@ def _load() -> Driver:
         team_init=function("loopnest_team_init", None, 4),
         team_work=function("loopnest_team_work", None, 2),
         team_stop=function("loopnest_team_stop", ctypes.c_int64, 1),
-        team_nbytes=function("loopnest_team_nbytes", ctypes.c_int64, 0)(),
+        team_nbytes=function("loopnest_team_nbytes", ctypes.c_int64, 1),
         _spin=function("loopnest_spin", None, 1),
         _engine=engine,
     )

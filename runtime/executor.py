@@ -13,10 +13,11 @@ import numpy as np
 
 from ..ir.errors import InputError, KernelError
 from .buffers import Outputs, Workspaces, address_of, aligned, aligned_empty
-from .driver import BARRIER, PARALLEL, driver
+from .driver import AWAIT, MEET, WAKE, driver
 from .entry import Argument, Maker, Runnable, decline, make_entry, make_rerun
 from .profile import Profile, StepTime
 from .program import BufferSpec, Program, Step, TensorSpec
+from .shares import shares
 from .team import Team, team_of
 
 PAGE = 4096
@@ -26,13 +27,17 @@ _ABSOLUTE, _ARENA, _SCRATCH, _FIRST_TENSOR = range(4)
 """Numbers of the bases that arguments of steps refer to, as in ``driver.ll``."""
 
 
+_CREW = 5
+"""The column of the table of steps that says how many workers may share a step."""
+
+
 class Executable:
     """A program bound to machine code and weights, ready to run from any number of threads at once.
 
     ``addresses`` maps kernel keys to machine code (keep the ``Linked`` alive: pass it as ``keep``), ``constants`` are the packed weights,
     one uint8 array (or memory map) per blob. ``workspaces`` may be shared by all programs of a model, so that plans for many shapes do
-    not each hold an arena. With ``threads`` > 1, parallel steps are shared by that many workers unless the team is busy with another
-    call. Raises ``KeyError`` for a kernel without an address, ``ValueError`` for constants of the wrong size.
+    not each hold an arena. With ``threads`` > 1, parallel steps are shared by as many workers as they are worth (``shares``), unless the
+    team is busy with another call. Raises ``KeyError`` for a kernel without an address, ``ValueError`` for constants of the wrong size.
     """
 
     def __init__(
@@ -48,12 +53,11 @@ class Executable:
         self.program = program
         self._keep = keep
         self._constants = [_blob(blob, nbytes) for blob, nbytes in zip(constants, program.constants, strict=True)]
-        parallel = threads > 1 and any(step.parallel for step in program.steps)
-        self._workers = threads if parallel else 1
-        self._team: Team | None = team_of(threads) if parallel else None
         self._driver = driver()
         self._workspaces = workspaces or Workspaces()
-        self._tables = _tables(program, addresses, [address_of(blob) for blob in self._constants])
+        self._tables = _tables(program, addresses, [address_of(blob) for blob in self._constants], threads)
+        self._workers = int(self._tables[0][:, _CREW].max(initial=1))
+        self._team: Team | None = team_of(threads) if self._workers > 1 else None
         self._record, self._nbytes = _record(program, self._tables, self._workers)
         self._arguments = [Argument(spec.numpy, spec.extents, at) for at, spec in enumerate(program.inputs)]
         self._outputs = _makers(program, self._workspaces.outputs)
@@ -174,21 +178,22 @@ def _message(step: Step, code: int, value: int) -> str:
     return f"{step.name or step.op}: {text.replace('{value}', str(value))}"
 
 
-def _tables(program: Program, addresses: Mapping[str, int], blobs: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-    """The native tables: int64[n_steps, 5] of kernel, first argument, counts and flags; int64[...] of all arguments."""
+def _tables(
+    program: Program, addresses: Mapping[str, int], blobs: Sequence[int], threads: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The native tables: int64[n_steps, 7], the fields of ``%Step`` in ``driver.ll``, and int64[...] of all arguments."""
     steps: list[tuple[int, ...]] = []
     arguments: list[int] = []
     places = [_place(program, spec, blobs) for spec in program.buffers]
-    for number, step in enumerate(program.steps):
-        following = program.steps[number + 1] if number + 1 < len(program.steps) else None
-        meet = following is None or (step.barrier and (step.parallel or following.parallel))
-        flags = PARALLEL * step.parallel | BARRIER * meet
-        steps.append((addresses[step.kernel], len(arguments), len(step.buffers), len(step.extents), flags))
+    for step, share in zip(program.steps, shares(program.steps, threads), strict=True):
+        flags = MEET * share.meet | AWAIT * share.wait | WAKE * share.wake
+        counts = len(arguments), len(step.buffers), len(step.extents)
+        steps.append((addresses[step.kernel], *counts, flags, share.crew, share.end))
         for buffer, offset in step.buffers:
             base, start = places[buffer]
             arguments += [base, start + offset]
         arguments += step.extents
-    return np.array(steps, np.int64).reshape(len(steps), 5), np.array(arguments, np.int64)
+    return np.array(steps, np.int64).reshape(len(steps), 7), np.array(arguments, np.int64)
 
 
 def _makers(program: Program, recycled: Outputs) -> list[Maker]:

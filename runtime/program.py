@@ -76,7 +76,7 @@ class Step:
     """One kernel call.
 
     ``kernel`` is the kernel's key; ``buffers`` are its arguments as (buffer number, byte offset in it); ``extents`` its int64 arguments
-    from slot 1 on (slot 0 belongs to the driver). ``parallel`` steps run on all workers, others on worker 0. With ``barrier`` the
+    from slot 1 on (slot 0 belongs to the driver). ``parallel`` steps can be shared by workers, others run on one. With ``barrier`` the
     workers meet after the step; without it the next steps must touch nothing that this one writes.
     ``errors[code - 1]`` is the message for a code that the kernel returns, ``{value}`` in it the offending value.
     ``name`` lists the ONNX nodes, ``op`` says what is computed, ``layout`` in which layout; ``flops`` and ``bytes`` are per call.

@@ -12,11 +12,11 @@ import numpy as np
 from .buffers import address_of, aligned_empty
 from .driver import driver
 
-IDLE_SPIN_US = 40
-"""How long a worker looks for the next call before it sleeps."""
+IDLE_SPIN_US = 100
+"""How long a worker looks for steps to share before it sleeps."""
 
 BARRIER_SPIN_US = 100
-"""How long a worker waits for the others within a call before it sleeps."""
+"""How long a worker waits for the others after a step before it sleeps."""
 
 
 class Team:
@@ -46,7 +46,8 @@ class Team:
             if self._cell[0] or not self._usable:
                 return int(self._cell[0])
             native = driver()
-            memory, address = aligned_empty((native.team_nbytes,), np.dtype(np.uint8), native.team_nbytes)
+            nbytes = native.team_nbytes(self.size)
+            memory, address = aligned_empty((nbytes,), np.dtype(np.uint8), nbytes)
             memory[:] = 0
             spins = native.spins_per_microsecond
             native.team_init(address, self.size, int(IDLE_SPIN_US * spins), int(BARRIER_SPIN_US * spins))

@@ -296,7 +296,7 @@ def test_a_forked_child_gets_its_own_workers() -> None:
 @pytest.mark.parametrize("threads", [1, 2])
 def test_profile_has_every_step(threads: int) -> None:
     program = chain(3, n=1000)
-    program = replace(program, steps=tuple(replace(step, flops=1000, bytes=16000) for step in program.steps))
+    program = replace(program, steps=tuple(replace(step, flops=1000, bytes=160_000) for step in program.steps))
     profile = executable(program, threads).profile([np.arange(1000)], repeat=5)
     assert [step.name for step in profile.steps] == ["reverse_0", "reverse_1", "reverse_2"]
     assert all(step.ms > 0 and step.gflops > 0 and step.gbps > 0 for step in profile.steps)

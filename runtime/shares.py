@@ -1,0 +1,61 @@
+"""How many workers share each step: a cost model of a few measured constants.
+
+A step is worth a worker for every ``SHARE_US`` that it takes. Handing a step to workers that are awake and meeting them after it costs a
+fraction of a microsecond; waking one that sleeps takes tens, so that a short step does not wait for it, and runs on those that are there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from .program import Step
+
+FLOPS_PER_US = 50_000
+BYTES_PER_US = 20_000
+"""What one worker computes and moves in a microsecond, in kernels of middling quality on data in its caches."""
+
+SHARE_US = 1.5
+"""The least work for each worker: ten times what handing over and meeting take (0.12 microseconds at two workers)."""
+
+WAKE_US = 50.0
+"""About how long a sleeping worker takes to start (30 to 60 microseconds)."""
+
+
+@dataclass(frozen=True)
+class Share:
+    """How a step is shared. ``crew`` workers at most; ``end``: the number of the next step that another crew runs; ``meet``: the workers
+    meet after it; ``wait``: sleeping workers are waited for; ``wake``: they are woken."""
+
+    crew: int
+    end: int
+    meet: bool
+    wait: bool
+    wake: bool
+
+
+def cost_us(step: Step) -> float:
+    """About how long a step takes on one worker; infinite where nothing is known of its work."""
+    if not step.flops and not step.bytes:
+        return float("inf")
+    return step.flops / FLOPS_PER_US + step.bytes / BYTES_PER_US
+
+
+def shares(steps: Sequence[Step], threads: int) -> list[Share]:
+    """How ``threads`` workers share ``steps``."""
+    costs = [cost_us(step) for step in steps]
+    crews = [crew_of(step, cost, threads) for step, cost in zip(steps, costs, strict=True)]
+    found: list[Share] = []
+    end, ahead = len(steps), 0.0
+    for at in reversed(range(len(steps))):
+        if at + 1 < len(steps) and crews[at + 1] != crews[at]:
+            end = at + 1
+        ahead += costs[at] if crews[at] > 1 else 0.0
+        meet = steps[at].barrier or at + 1 == end
+        found.append(Share(crews[at], end, meet, costs[at] >= WAKE_US, ahead >= WAKE_US))
+    return found[::-1]
+
+
+def crew_of(step: Step, cost: float, threads: int) -> int:
+    """At least 1; more only for a step that can be shared."""
+    return max(1, int(min(threads, cost / SHARE_US))) if step.parallel else 1
