@@ -63,14 +63,15 @@ def register_tile(
     each(lambda: store(total(*cell)))
 
 
-def in_parts(loops: list[ir.Var], values: list[ir.Expr]) -> tuple[list[ir.Var], list[ir.Expr], int]:
-    """Cuts a long sum into parts that are summed first: rounding errors grow with the length of a part and with their number, not
-    with the product (Higham, "The accuracy of floating point summation", 1993). Gives the number of loops over parts: 1, or 0 for none."""
+def in_parts(loops: list[ir.Var], values: list[ir.Expr], most: int = PART) -> tuple[list[ir.Var], list[ir.Expr], int]:
+    """Cuts a long sum into parts of at most ``most`` products that are summed first: rounding errors grow with the length of a part
+    and with their number, not with the product (Higham, "The accuracy of floating point summation", 1993). Gives the number of loops
+    over parts: 1, or 0 for none."""
     if not loops or not isinstance(loops[0].extent, ir.Const) or any(v.extent is None for v in loops):
         return loops, values, 0
     first, extent = loops[0], ir.hint(loops[0].extent)
     each = prod(ir.hint(v.extent) for v in loops[1:] if v.extent is not None)
-    length = next((n for n in range(min(extent // 2, max(1, PART // each)), 0, -1) if extent % n == 0), extent)
+    length = next((n for n in range(min(extent // 2, max(1, most // each)), 0, -1) if extent % n == 0), extent)
     if length * each < PART // 4 or length == extent or extent * each <= PART:
         return loops, values, 0
     outer, inner = ir.Var(f"{first.name}_part", extent=ir.Const(extent // length)), ir.Var(first.name, extent=ir.Const(length))

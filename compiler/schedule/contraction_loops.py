@@ -1,0 +1,247 @@
+"""Emits the loops of a sum of products for one block size of its columns: see ``contraction``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from ...ir import loops as ir
+from ..ops.builder import neutral
+from .contraction import Contraction, depends
+from .contraction_sums import sum_loops
+from .reduction import step_of
+from .register_blocks import ColumnBlocks
+from .register_tile import PART, register_tile
+
+TASKS = 16
+"""With fewer blocks of columns and outer axes than this, blocks of rows are tasks too."""
+
+Place = tuple[ir.Expr, ...]
+At = Callable[[ir.Expr], tuple[Place, Place]]
+"""From a row of a tile to its place in the result and in the totals."""
+Write = Callable[[Place, Place, ir.Expr, Callable[[ir.Expr], ir.Expr]], None]
+"""Emits what happens to a sum, given its place in the result and in the totals, and what finishes it."""
+
+
+def emit_blocks(a: Contraction, blocks: ColumnBlocks) -> None:
+    """Emits the loops over ``blocks``."""
+    _Emission(a, blocks).emit()
+
+
+@dataclass(frozen=True)
+class _Chunks:
+    """An axis cut into tasks: ``number`` of the chunk, ``length`` units each, of which ``here`` are in this one."""
+
+    number: ir.Expr
+    count: ir.Expr
+    length: ir.Expr
+    here: ir.Expr
+
+
+@dataclass
+class _Emission:
+    a: Contraction
+    blocks: ColumnBlocks
+    packed: dict[ir.Buffer, tuple[ir.Buffer, tuple[ir.Var, ...]]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        a, registers = self.a, self.blocks.registers
+        self.b = a.lowering.builder
+        self.height, columns = registers.rows, registers.columns
+        count = self.blocks.count
+        self.block: ir.Expr = ir.Var("vo", extent=ir.Const(count)) if count > 1 else ir.ZERO
+        self.column = ir.Var("v", extent=ir.Const(columns))
+        cached = a.lowering.target.l1 * 3 // 4 // (columns * a.term.dtype.itemsize)
+        self.sum = sum_loops(a, min(PART, cached))
+        self.outer = [i for i in range(len(a.axes)) if i not in (a.vector, a.row, a.band) and not ir.is_const(a.extents[i], 1)]
+        self.tiles, self.rest = divmod(a.rows, self.height)
+
+    # --- tasks -----------------------------------------------------------------------------------------------------------------
+
+    def emit(self) -> None:
+        """The parallel loops: outer axes, blocks of columns, and as many chunks of rows as make enough tasks."""
+        a, b = self.a, self.b
+        loops = [a.axes[i] for i in self.outer if i < a.vector]
+        loops += [self.block] if isinstance(self.block, ir.Var) else []
+        loops += [a.axes[i] for i in self.outer if i > a.vector]
+        tasks = self.blocks.count
+        for i in self.outer:
+            tasks *= a.tensor.shape[i]
+        self._cut(-(-TASKS // max(1, tasks)))
+        for chunks in (self.bands, self.strips):
+            if isinstance(chunks.number, ir.Var):
+                loops.append(chunks.number)
+        with b.collect() as body:
+            self._task()
+        nest: ir.Body = tuple(body)
+        for var in reversed(loops or [ir.Var("once", extent=ir.ONE)]):
+            assert isinstance(var, ir.Var) and var.extent is not None
+            nest = (ir.For(var, var.extent, nest, "parallel"),)
+        b.emit(nest[0])
+
+    def _cut(self, wanted: int) -> None:
+        """Cuts the band, or the row axis if there is none, into about ``wanted`` chunks."""
+        a = self.a
+        self.whole = self.row_extent // self.height
+        if isinstance(self.row_extent, ir.Const):
+            self.whole = ir.Const(self.tiles)
+        band = (a.tensor.shape[a.band], a.extents[a.band]) if a.band is not None else (1, ir.ONE)
+        self.bands = self._chunks("band", wanted, *band)
+        self.strips = self._chunks("strip", wanted if a.band is None else 1, self.tiles + (self.rest > 0), self.whole)
+
+    def _chunks(self, name: str, wanted: int, extent: int, bound: ir.Expr) -> _Chunks:
+        """``extent`` units, of which loops run over ``bound``, in about ``wanted`` chunks."""
+        length = -(-extent // max(1, min(wanted, extent)))
+        count = -(-extent // length)
+        if count <= 1:
+            return _Chunks(ir.ZERO, ir.ONE, bound, bound)
+        param = self.a.lowering.extents
+        number = ir.Var(name, extent=param(count))
+        even = count * length == ir.hint(bound)
+        here = param(length) if even else ir.minimum(param(length), bound - number * param(length))
+        return _Chunks(number, param(count), param(length), here)
+
+    # --- one task --------------------------------------------------------------------------------------------------------------
+
+    def _task(self) -> None:
+        """All rows of a task: part by part of the sum into totals that are finished then, or all at once."""
+        a, b = self.a, self.b
+        if not self.sum.parts:
+            self._pack_scratch()
+            self._each_tile(lambda place, _, total, finish: a.lowering.write(a.tensor.name, place, finish(total)))
+            return
+        rows = self.strips.length * self.height if isinstance(self.strips.number, ir.Var) else self.row_extent
+        totals = b.scratch("totals", a.term.dtype, (self.bands.length, rows, ir.Const(self.blocks.registers.columns)))
+        self._each_row(lambda _, cell: b.store(totals, cell, neutral("add", a.term.dtype)))
+        with b.nested(self.sum.parts):
+            self._pack_scratch()
+            self._each_tile(lambda _, cell, total, finish: b.store(totals, cell, ir.Load(totals, cell) + total))
+        self._each_row(
+            lambda place, cell: a.lowering.write(a.tensor.name, place, a.define(*place).finish(ir.Load(totals, cell)))
+        )
+
+    @property
+    def row_extent(self) -> ir.Expr:
+        return self.a.extents[self.a.row] if self.a.row is not None else ir.ONE
+
+    @contextmanager
+    def _loop(self, name: str, extent: ir.Expr) -> Generator[ir.Expr]:
+        """A loop where there is more than one iteration."""
+        if ir.is_const(extent, 1):
+            yield ir.ZERO
+            return
+        with self.b.loop(name, extent) as var:
+            yield var
+
+    @contextmanager
+    def _each_band(self) -> Generator[tuple[ir.Expr, ir.Expr]]:
+        """A loop over the task's part of the band; gives the place in the task and on the axis."""
+        with self._loop("h", self.bands.here) as band:
+            yield band, self.bands.number * self.bands.length + band
+
+    @contextmanager
+    def _columns(self) -> Generator[None]:
+        """The vector loop over a block of columns."""
+        with self.b.collect() as body:
+            yield
+        self.b.emit(ir.For(self.column, ir.Const(self.blocks.registers.columns), tuple(body), "vector"))
+
+    def _place(self, band: ir.Expr, row: ir.Expr) -> Place:
+        """The index of an element of the result."""
+        a = self.a
+        place: list[ir.Expr] = [ir.ZERO if ir.is_const(e, 1) else v for v, e in zip(a.axes, a.extents, strict=True)]
+        place[a.vector] = self.block * self.blocks.registers.columns + self.blocks.start + self.column
+        if a.row is not None:
+            place[a.row] = row
+        if a.band is not None:
+            place[a.band] = band
+        return tuple(place)
+
+    def _each_row(self, emit: Callable[[Place, Place], None]) -> None:
+        """Loops over all elements of the task; ``emit`` gets their place in the result and in the totals."""
+        first, rows = ir.ZERO, self.row_extent
+        if isinstance(self.strips.number, ir.Var):
+            first = self.strips.number * self.strips.length * self.height
+            rows = ir.minimum(self.strips.length * self.height, rows - first)
+        with self._each_band() as (inner, band), self._loop("row", rows) as row, self._columns():
+            emit(self._place(band, first + row), (inner, row, self.column))
+
+    def _each_tile(self, write: Write) -> None:
+        """Loops over the tiles of a task, those with fewer rows last."""
+        with self._each_band() as (inner, band):
+            if self.tiles:
+                with self._loop("ro", self.strips.here) as tile:
+                    first = (self.strips.number * self.strips.length + tile) * self.height
+                    self._tile(self.height, self._at(inner, band, first, tile * self.height), write)
+            if self.rest and isinstance(self.strips.number, ir.Var):
+                with self.b.when(self.strips.number.eq(self.strips.count - 1)):
+                    done = (self.whole - self.strips.number * self.strips.length) * self.height
+                    self._tile(self.rest, self._at(inner, band, self.whole * self.height, done), write)
+            elif self.rest:
+                self._tile(self.rest, self._at(inner, band, self.whole * self.height, self.whole * self.height), write)
+
+    def _at(self, inner: ir.Expr, band: ir.Expr, first: ir.Expr, local: ir.Expr) -> At:
+        """From a row of a tile to its place in the result and in the totals."""
+        return lambda row: (self._place(band, first + row), (inner, local + row, self.column))
+
+    # --- one tile --------------------------------------------------------------------------------------------------------------
+
+    def _tile(self, rows: int, at: At, write: Write) -> None:
+        """Sums in registers, then ``write`` for every element of the tile."""
+        a, b = self.a, self.b
+        row: ir.Expr = ir.Var("r", extent=ir.Const(rows)) if rows > 1 else ir.ZERO
+        place, cell = at(row)
+        reduce = a.define(*place)
+        term = self._pack_constants(self._replace_packed(reduce.term(*self.sum.values)), place, row)
+        row = row if isinstance(row, ir.Var) else ir.Var("r", extent=ir.ONE)
+        register_tile(b, row, self.column, self.sum.loops, term, lambda total: write(place, cell, total, reduce.finish))
+
+    def _pack_constants(self, term: ir.Expr, place: Place, row: ir.Expr) -> ir.Expr:
+        """Replaces each load of a constant by one of a copy laid out in the order of the loops."""
+        around = [v for e in place for v in ir.walk(e) if isinstance(v, ir.Var)]
+        order = dict.fromkeys([*around, *self.sum.parts, *self.sum.loops, row, self.column])
+        for last in (row, self.column):
+            order[last] = order.pop(last)
+
+        def replace(load: ir.Load) -> ir.Expr:
+            name = self.a.constant(load)
+            used = [v for v in order if isinstance(v, ir.Var) and depends(load, v)]
+            if name is None or any(isinstance(e, ir.Var) for v in used if v.extent is not None for e in ir.walk(v.extent)):
+                return load
+            return ir.Load(self.a.lowering.packed(name, load, used), tuple(used))
+
+        return ir.map_loads(term, replace)
+
+    # --- operands that do not walk along the vector axis ------------------------------------------------------------------------
+
+    def _strided(self, load: ir.Load) -> bool:
+        """Whether a load along the vector axis is neither constant nor contiguous, and serves all rows of a task."""
+        a = self.a
+        shared = all(not depends(load, a.axes[axis]) for axis in (a.row, a.band) if axis is not None)
+        return shared and a.constant(load) is None and step_of(load, a.axes[a.vector]) != 1
+
+    def _pack_scratch(self) -> None:
+        """Copies such operands into scratch memory, a part of the sum at a time, in the order of the loops."""
+        b = self.b
+        self.packed = {}
+        strided = {load.buffer for load in self.a.moving if self._strided(load)}
+        term = self.a.define(*self._place(ir.ZERO, ir.ZERO)).term(*self.sum.values)
+        for load in (e for e in ir.walk(term) if isinstance(e, ir.Load)):
+            if load.buffer in strided and depends(load, self.column):
+                used = tuple(v for v in (*self.sum.loops, self.column) if depends(load, v))
+                scratch = b.scratch(f"{load.buffer.name}_packed", load.dtype, [v.extent for v in used if v.extent is not None])
+                with b.nested(used[:-1]), self._columns():
+                    b.store(scratch, used, load)
+                self.packed[load.buffer] = scratch, used
+
+    def _replace_packed(self, term: ir.Expr) -> ir.Expr:
+        """The term with such operands read from their copies."""
+
+        def replace(load: ir.Load) -> ir.Expr:
+            if load.buffer not in self.packed or not depends(load, self.column):
+                return load
+            scratch, used = self.packed[load.buffer]
+            return ir.Load(scratch, used)
+
+        return ir.map_loads(term, replace)

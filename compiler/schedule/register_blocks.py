@@ -1,0 +1,102 @@
+"""The register tile of a sum of products: how many rows and columns, from a count of cycles.
+
+A tile of R rows and V vectors takes, per product of each element, R * V multiply-adds, of which a core starts two a cycle, each
+adding to a register that is ready four cycles later, and R + V loads, of which it makes two a cycle. R * V accumulators, V vectors of
+one factor and one value of the other must fit into the registers. The tile is the one that covers all rows and columns, what
+is left after whole tiles included, in the fewest cycles.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ...codegen.target import Target
+from ..config import Tile
+
+_PER_CYCLE = 2
+"""Multiply-adds, and loads, that a core starts in a cycle."""
+_LATENCY = 4.4
+"""Cycles from a multiply-add to the next one that needs its result: four, which are seldom met exactly."""
+_AROUND = 12
+"""Cycles of a tile apart from its products: registers cleared, results finished and stored, loops entered."""
+_WIDEST = 8
+"""Vectors of a tile of one row; more would only leave fewer tasks."""
+_APART = 1.03
+"""What columns left over cost that get loops of their own, as a factor: they are compiled apart, and start where others end."""
+
+
+@dataclass(frozen=True)
+class RegisterBlock:
+    """Rows and vector elements of the accumulator tile."""
+
+    rows: int
+    columns: int
+
+
+@dataclass(frozen=True)
+class ColumnBlocks:
+    """``count`` blocks of columns from ``start`` on, with one register tile."""
+
+    start: int
+    count: int
+    registers: RegisterBlock
+
+
+@dataclass(frozen=True)
+class Extent:
+    """What there is to cover: rows, columns (in multiples of ``unit``), and the products summed for each element."""
+
+    rows: int
+    columns: int
+    products: int
+    unit: int
+
+
+def cover(extent: Extent, target: Target, bits: int, tile: Tile) -> tuple[ColumnBlocks, ...]:
+    """Blocks of columns that cover ``extent``, what is left after whole blocks as one more; extents that ``tile`` sets are kept to."""
+    lanes = target.lanes(bits)
+    unit = max(lanes, extent.unit)
+    if tile.n:
+        widths = [-(-min(tile.n, extent.columns) // unit) * unit]
+    else:
+        most = -(-extent.columns // unit) * unit
+        widths = [
+            v * lanes for v in range(_WIDEST, 0, -1) if v * lanes % unit == 0 and v * lanes <= most and _most_rows(target, v)
+        ]
+    return min((_covered(extent, columns, target, lanes, tile) for columns in widths or [unit]), key=lambda way: way[0])[1]
+
+
+def _covered(extent: Extent, columns: int, target: Target, lanes: int, tile: Tile) -> tuple[float, tuple[ColumnBlocks, ...]]:
+    """The cycles and the blocks with blocks of ``columns``."""
+    count, rest = divmod(extent.columns, columns)
+    cycles, blocks = 0.0, list[ColumnBlocks]()
+    for start, number, width in ((0, count, columns), (count * columns, int(rest > 0), rest)):
+        if number:
+            each, rows = _rows(extent, -(-width // lanes), target, tile)
+            cycles += number * each
+            blocks.append(ColumnBlocks(start, number, RegisterBlock(rows, width)))
+    return cycles * (_APART if len(blocks) > 1 else 1.0), tuple(blocks)
+
+
+def _most_rows(target: Target, vectors: int) -> int:
+    """Rows for which the registers suffice; a tile of one row multiplies by memory, and needs no registers for the vectors."""
+    free = target.vector_registers - 1 - (not target.fma)
+    return max((free - vectors) // vectors, int(vectors < free))
+
+
+def _rows(extent: Extent, vectors: int, target: Target, tile: Tile) -> tuple[float, int]:
+    """Cycles for one block of columns, divided by the products, and the rows of its tiles."""
+
+    def cycles(rows: int) -> float:
+        tiles, rest = divmod(extent.rows, rows)
+        return sum(count * _cycles(n, vectors, extent.products, target) for count, n in ((tiles, rows), (1, rest)) if n)
+
+    most = min(_most_rows(target, vectors), extent.rows)
+    rows = min(tile.m, extent.rows) if tile.m else min(range(max(1, most), 0, -1), key=cycles)
+    return cycles(rows), rows
+
+
+def _cycles(rows: int, vectors: int, products: int, target: Target) -> float:
+    arithmetic = rows * vectors * (1 if target.fma else 2)
+    steady = max(arithmetic / _PER_CYCLE, (rows + vectors) / _PER_CYCLE, _LATENCY)
+    return steady + (_AROUND + rows * vectors) / max(1, products)
