@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from ..codegen.target import Target
 from ..ir.graph import Graph
+from ..runtime.arrays import ArrayCache
 from ..runtime.buffers import Workspaces
 from ..runtime.executor import Executable
 from . import progress
@@ -27,7 +28,11 @@ class Engine:
     kernels: Kernels
     dump: Dump
     workspaces: Workspaces = field(default_factory=Workspaces)
-    packs: PackedConstants = field(default_factory=PackedConstants)
+    packs: PackedConstants = field(init=False)
+
+    def __post_init__(self) -> None:
+        files = self.kernels.cache.files if self.kernels.cache else None
+        self.packs = PackedConstants(ArrayCache(files) if files else None)
 
     def optimize(self, graph: Graph) -> Graph:
         """The passes of the optimization level: once on the model as it comes, again when shapes are concrete."""

@@ -22,7 +22,7 @@ from .group import Group
 from .ops.builder import Builder
 from .ops.context import Op, Operand, Part, Reduce, Result
 from .ops.registry import OpDef, lookup
-from .packing import PackedConstants
+from .packing import Packer
 from .schedule.contraction import lower_contraction
 from .schedule.halo import zero_halo
 from .schedule.merging import merge_loops
@@ -49,7 +49,7 @@ class Lowering:
     constants: dict[str, np.ndarray]
     target: Target
     options: NodeOptions
-    packs: PackedConstants
+    packs: Packer
     inplace: tuple[str, str] | None = None
     builder: Builder = field(default_factory=Builder)
     extents: Extents = field(default_factory=Extents)
@@ -131,13 +131,11 @@ class Lowering:
 
     def packed(self, name: str, load: ir.Load, order: Sequence[ir.Var]) -> ir.Buffer:
         """The argument that holds constant ``name`` laid out in the order of the variables ``order``, as ``load`` reads it."""
-        array, text = self.packs.get(name, self.constants[name], load.index, order)
-        title = f"{name} packed {text}"
+        title, extents = self.packs.add(name, self.constants[name], load.index, order)
         if title not in self.buffers:
             dtype = self.tensors[name].dtype
-            self.constants[title] = array
-            self.tensors[title] = Tensor(title, dtype, array.shape)
-            shape = tuple(map(ir.Const, array.shape))
+            self.tensors[title] = Tensor(title, dtype, extents)
+            shape = tuple(map(ir.Const, extents))
             self.buffers[title] = ir.Buffer(f"w{len(self.buffers)}", dtype, shape, ir.contiguous(shape), "input")
         return self.buffers[title]
 

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
+import threading
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
 from math import prod
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
+from ..ir import dtypes
 from ..ir import loops as ir
+from ..runtime.arrays import ArrayCache, bytes_of
 from ..runtime.buffers import aligned_empty
+from ..runtime.cache import CacheKey, source_fingerprint
+
+MAPPED_BYTES = 1 << 16
+"""A smaller packed constant is not worth a file."""
 
 
 def pack(array: np.ndarray, index: Sequence[ir.Expr], order: Sequence[ir.Var]) -> np.ndarray:
@@ -18,7 +27,7 @@ def pack(array: np.ndarray, index: Sequence[ir.Expr], order: Sequence[ir.Var]) -
 
     ``index`` has one expression per axis of ``array``, over the variables ``order``, whose extents shape the result.
     """
-    extents = tuple(ir.hint(v.extent) for v in order if v.extent is not None)
+    extents = extents_of(order)
     result, _ = aligned_empty(extents, array.dtype, prod(extents) * array.dtype.itemsize)
     walk = _walk(array, index, order, extents)
     result[...] = _gather(array, index, order, extents) if walk is None else walk
@@ -93,21 +102,88 @@ def evaluate(e: ir.Expr, values: Mapping[ir.Var, np.ndarray]) -> np.ndarray | in
             raise ValueError(f"{type(e).__name__} in the index of a constant")
 
 
+class _Source:
+    """A constant, and the SHA-256 of its elements, worked out once."""
+
+    def __init__(self, array: np.ndarray) -> None:
+        self.array = array
+        self._digest: str | None = None
+        self._lock = threading.Lock()
+
+    @property
+    def digest(self) -> str:
+        with self._lock:
+            if self._digest is None:
+                self._digest = hashlib.sha256(bytes_of(self.array)).hexdigest()
+            return self._digest
+
+
 @dataclass
 class PackedConstants:
-    """Packed copies of a model's constants, made once and shared by all plans."""
+    """Packed copies of a model's constants, made once and shared by all plans: mapped from ``cache`` where there is one and they are
+    large, in memory otherwise."""
 
-    arrays: dict[tuple[int, str], tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
+    cache: ArrayCache | None = None
+    _sources: dict[int, _Source] = field(default_factory=dict[int, _Source])
+    _packs: dict[tuple[int, str], Future[np.ndarray]] = field(default_factory=dict[tuple[int, str], "Future[np.ndarray]"])
 
-    def get(self, name: str, array: np.ndarray, index: Sequence[ir.Expr], order: Sequence[ir.Var]) -> tuple[np.ndarray, str]:
-        """``pack(array, index, order)`` and a text that tells this packing of ``array`` from others."""
-        extents = "x".join(str(ir.hint(v.extent)) for v in order if v.extent is not None)
-        numbers = {v: f"v{i}" for i, v in enumerate(order)}
-        text = f"{extents} [{', '.join(_text(e, numbers) for e in index)}]"
-        found = self.arrays.get((id(array), text))
+    def get(
+        self, array: np.ndarray, index: Sequence[ir.Expr], order: Sequence[ir.Var], text: str, pool: Executor
+    ) -> Future[np.ndarray]:
+        """``pack(array, index, order)``, made by ``pool``; ``text`` tells this packing of ``array`` from others."""
+        found = self._packs.get((id(array), text))
         if found is None:
-            found = self.arrays[id(array), text] = (array, pack(array, index, order))
-        return found[1], text
+            source = self._sources.setdefault(id(array), _Source(array))
+            found = self._packs[id(array), text] = pool.submit(self._make, source, index, order, text)
+        return found
+
+    def _make(self, source: _Source, index: Sequence[ir.Expr], order: Sequence[ir.Var], text: str) -> np.ndarray:
+        array = source.array
+        nbytes = prod(extents_of(order)) * array.dtype.itemsize
+        if self.cache is None or nbytes < MAPPED_BYTES:
+            return pack(array, index, order)
+        key = CacheKey(
+            (
+                ("packing", source_fingerprint(patterns=("compiler/packing.py",))),
+                ("source", f"{dtypes.from_numpy(array.dtype).name}{list(array.shape)} {source.digest}"),
+                ("order", text),
+            )
+        )
+        mapped = self.cache.get(key, nbytes)
+        if mapped is None:
+            packed = pack(array, index, order)
+            mapped = self.cache.put(key, packed)
+            return packed if mapped is None else mapped
+        return mapped
+
+
+@dataclass
+class Packer:
+    """The packed constants of one plan, made by other threads while planning goes on: hashing and copying need no GIL."""
+
+    packs: PackedConstants
+    pool: Executor
+    _made: dict[str, Future[np.ndarray]] = field(default_factory=dict[str, "Future[np.ndarray]"])
+
+    def add(
+        self, name: str, array: np.ndarray, index: Sequence[ir.Expr], order: Sequence[ir.Var]
+    ) -> tuple[str, tuple[int, ...]]:
+        """Asks for ``pack(array, index, order)``; its title, in which constant ``name`` is named, and its shape."""
+        extents = extents_of(order)
+        numbers = {v: f"v{i}" for i, v in enumerate(order)}
+        text = f"{'x'.join(map(str, extents))} [{', '.join(_text(e, numbers) for e in index)}]"
+        title = f"{name} packed {text}"
+        if title not in self._made:
+            self._made[title] = self.packs.get(array, index, order, text, self.pool)
+        return title, extents
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """All that was asked for, by title; waits until it is there."""
+        return {title: made.result() for title, made in self._made.items()}
+
+
+def extents_of(order: Sequence[ir.Var]) -> tuple[int, ...]:
+    return tuple(ir.hint(v.extent) for v in order if v.extent is not None)
 
 
 def _text(e: ir.Expr, names: Mapping[ir.Var, str]) -> str:

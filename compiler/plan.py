@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import ChainMap
 from collections.abc import Mapping, MutableMapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from math import prod
 
@@ -24,12 +25,13 @@ from .group import Group
 from .kernels import KernelRequest, kernel_key
 from .layout import assign_layouts
 from .lowering import Lowered, Lowering
-from .packing import PackedConstants
+from .packing import PackedConstants, Packer
 from .tensor import Tensor
 
 PARALLEL_BYTES = 1 << 16
 """A step that moves fewer bytes, and computes less than PARALLEL_FLOPS, runs on one worker: waking the others costs more."""
 PARALLEL_FLOPS = 1 << 19
+PACKING_THREADS = 2
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,8 @@ class Plan:
 
 def make_plan(graph: Graph, target: Target, config: Config, packs: PackedConstants | None = None) -> Plan:
     """The plan of a graph whose types are all concrete; ``packs`` holds what plans of the same model have packed already."""
-    return _Planner(graph, target, config, packs or PackedConstants()).run()
+    with ThreadPoolExecutor(PACKING_THREADS) as pool:
+        return _Planner(graph, target, config, Packer(packs or PackedConstants(), pool)).run()
 
 
 @dataclass
@@ -66,7 +69,7 @@ class _Planner:
     graph: Graph
     target: Target
     config: Config
-    packs: PackedConstants
+    packs: Packer
     tensors: dict[str, Tensor] = field(default_factory=dict)
     alias: dict[str, str] = field(default_factory=dict)
     constants: dict[str, np.ndarray] = field(default_factory=dict)
@@ -196,6 +199,7 @@ class _Planner:
     # --- memory ----------------------------------------------------------------------------------------------------------------
 
     def assemble(self, steps: list[PlannedStep], groups: list[Group]) -> Plan:
+        self.constants.update(self.packs.arrays())
         layout = _Memory(self, steps)
         table = tuple(layout.step(step) for step in steps)
         program = Program(

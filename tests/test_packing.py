@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loopnest.compiler.packing import PackedConstants, _affine, pack
+from loopnest.compiler.packing import PackedConstants, Packer, _affine, pack
 from loopnest.ir import loops as ir
 from loopnest.runtime.buffers import address_of
 
@@ -67,8 +69,13 @@ def test_affine_forms() -> None:
 
 def test_a_constant_is_packed_once_for_each_order() -> None:
     packs, array = PackedConstants(), np.arange(15, dtype=np.float32).reshape(3, 5)
-    first, text = packs.get("w", array, [C, K], [K, C])
-    assert packs.get("w", array, [C, K], [K, C])[0] is first
-    other, other_text = packs.get("w", array, [C, K], [C, K])
-    assert other is not first
-    assert other_text != text
+    with ThreadPoolExecutor(2) as pool:
+        first, second = Packer(packs, pool), Packer(packs, pool)
+        title, shape = first.add("w", array, [C, K], [K, C])
+        assert shape == (5, 3)
+        assert first.add("w", array, [C, K], [K, C]) == second.add("w", array, [C, K], [K, C]) == (title, shape)
+        other, _ = first.add("w", array, [C, K], [C, K])
+        assert first.arrays().keys() == {title, other}
+        assert first.arrays()[title] is second.arrays()[title]
+        np.testing.assert_array_equal(first.arrays()[title], array.T)
+        np.testing.assert_array_equal(first.arrays()[other], array)
