@@ -128,7 +128,7 @@ class Stage:
 
     def entry(self, arguments: Sequence[Argument], *, bare: bool) -> Callable[..., Any]:
         """The fast way in, where the native program is all there is to run."""
-        if not self.direct or self.native is None:
+        if not self.direct or self.native is None or self.seeds:
             return decline
         targets = {pick: number for number, pick in enumerate(self.picks)}
         return self.native.entry([replace(a, target=targets.get(a.target, -1)) for a in arguments], bare=bare)
@@ -142,7 +142,7 @@ class Stage:
 
     def bind(self, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray]) -> Callable[[], None]:
         """What computes ``outputs`` from ``inputs``: natively in place, or with copies of the results where the host has a part in it."""
-        if self.direct and self.native is not None:
+        if self.direct and self.native is not None and not self.seeds:
             return self.native.bind([inputs[i] for i in self.picks], outputs)
 
         def run() -> None:

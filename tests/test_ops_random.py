@@ -111,6 +111,11 @@ def test_without_a_seed_every_call_and_every_node_draws_anew(op: str, level: int
     draws = [value for _ in range(3) for value in f.run(None, dict(zip(names, arrays, strict=True)))]
     assert all((a != b).any() for i, a in enumerate(draws) for b in draws[:i]), "six draws, all different"
     assert f.profile(*arrays, repeat=1).steps
+    bound = f.bind(*arrays)
+    bound.run()
+    first = [np.array(output) for output in bound.outputs]
+    bound.run()
+    assert all((a != b).any() for a, b in zip(first, bound.outputs, strict=True))
 
 
 def test_constant_inputs_do_not_freeze_what_is_random() -> None:
