@@ -151,7 +151,7 @@ class CompiledModel:
         with self._lock:
             key = next((key for key, (runner, _) in self._runners.items() if runner is self._latest), None)
         if key is None:
-            raise InputError("there is no plan yet to profile: give inputs")
+            raise InputError("there is no plan yet to profile: call the model first, or give inputs")
         random = np.random.default_rng(0)
         arrays: list[Value] = []
         for spec, shape in zip(self.inputs, key, strict=False):

@@ -315,6 +315,7 @@ def test_profile_without_inputs() -> None:
         f.profile()
     f(np.zeros(5, np.float32))
     assert f.profile(repeat=2).steps[0].bytes == 2 * 4 * 5
+    assert loopnest.compile(doubled(7)).profile(repeat=2).steps[0].bytes == 2 * 4 * 7
 
 
 def test_the_table_shows_groups_and_layouts() -> None:
