@@ -28,9 +28,6 @@ from .lowering import Lowered, Lowering
 from .packing import PackedConstants, Packer
 from .tensor import Tensor
 
-PARALLEL_BYTES = 1 << 16
-"""A step that moves fewer bytes, and computes less than PARALLEL_FLOPS, runs on one worker: waking the others costs more."""
-PARALLEL_FLOPS = 1 << 19
 PACKING_THREADS = 2
 
 
@@ -284,13 +281,12 @@ class _Memory:
             arguments.append((len(self.specs) - 1, 0))
             at += nbytes
         self.scratch = max(self.scratch, at)
-        worthwhile = planned.bytes >= PARALLEL_BYTES or planned.flops >= PARALLEL_FLOPS
         nest = planned.canonical.nest
         return Step(
             planned.key.digest,
             tuple(arguments),
             planned.canonical.values,
-            parallel=nest.parallel and worthwhile,
+            parallel=nest.parallel,
             name=planned.group.node_names,
             op=planned.group.title,
             layout=str(self.planner.tensors[planned.group.outputs[0]].layout),

@@ -42,7 +42,7 @@
 %Gate = type {
   i64,         ; 0 generation
   i64,         ; 1 sleepers
-  i64,         ; 2 spins      how often to look before sleeping
+  i64,         ; 2 limit      nanoseconds of looking before sleeping
   i64,         ; 3 called     1: who sleeps shall spin again
   [4 x i64],
   [128 x i8],  ; 5 mutex      (the largest pthread_mutex_t known is 64 bytes, pthread_cond_t 48)
@@ -79,13 +79,26 @@ declare i32 @clock_gettime(i32, ptr)
 declare void @llvm.memset.p0.i64(ptr, i8, i64, i1)
 declare void @llvm.memcpy.p0.p0.i64(ptr, ptr, i64, i1)
 
+; The monotonic clock in nanoseconds.
+define internal i64 @now() {
+  %time = alloca [2 x i64]
+  %clock = load i32, ptr @clock
+  call i32 @clock_gettime(i32 %clock, ptr %time)
+  %nanoseconds.at = getelementptr i64, ptr %time, i64 1
+  %seconds = load i64, ptr %time
+  %nanoseconds = load i64, ptr %nanoseconds.at
+  %scaled = mul i64 %seconds, 1000000000
+  %total = add i64 %scaled, %nanoseconds
+  ret i64 %total
+}
+
 ; ---------------------------------------------------------------------------------------------------------------- gates
 
-define internal void @gate_init(ptr %gate, i64 %spins) {
+define internal void @gate_init(ptr %gate, i64 %nanoseconds) {
   %limit = getelementptr %Gate, ptr %gate, i64 0, i32 2
   %mutex = getelementptr %Gate, ptr %gate, i64 0, i32 5
   %condition = getelementptr %Gate, ptr %gate, i64 0, i32 6
-  store i64 %spins, ptr %limit
+  store i64 %nanoseconds, ptr %limit
   call i32 @pthread_mutex_init(ptr %mutex, ptr null)
   call i32 @pthread_cond_init(ptr %condition, ptr null)
   ret void
@@ -94,33 +107,46 @@ define internal void @gate_init(ptr %gate, i64 %spins) {
 ; Returns once the generation differs from `seen`.
 define internal void @gate_wait(ptr %gate, i64 %seen) {
 entry:
-  %limit = getelementptr %Gate, ptr %gate, i64 0, i32 2
+  %limit.at = getelementptr %Gate, ptr %gate, i64 0, i32 2
   %called.at = getelementptr %Gate, ptr %gate, i64 0, i32 3
-  %spins = load i64, ptr %limit
+  %limit = load i64, ptr %limit.at
+  br label %fresh
+
+fresh:
   br label %spin
 
 spin:
-  %i = phi i64 [ 0, %entry ], [ %i.next, %pause ], [ %i.next, %yield ], [ 0, %rise ]
+  %i = phi i64 [ 0, %fresh ], [ %i.next, %pause ], [ %i.next, %resume ]
+  %start = phi i64 [ 0, %fresh ], [ %start, %pause ], [ %start.known, %resume ]
   %g0 = load atomic i64, ptr %gate acquire, align 8
   %open0 = icmp ne i64 %g0, %seen
   br i1 %open0, label %through, label %closed
 
 closed:
   %i.next = add i64 %i, 1
-  %patient = icmp ult i64 %i, %spins
-  br i1 %patient, label %choose, label %sleep
-
-choose:
   %round = and i64 %i.next, 63
   %offer = icmp eq i64 %round, 0
   br i1 %offer, label %yield, label %pause
 
-yield:
-  call i32 @sched_yield()
-  br label %spin
-
 pause:
   call void @relax()
+  br label %spin
+
+; A yield that took microseconds went to a thread that needs this CPU, which may be the one waited for: then sleep, and be woken elsewhere.
+yield:
+  %before = call i64 @now()
+  call i32 @sched_yield()
+  %after = call i64 @now()
+  %first = icmp eq i64 %start, 0
+  %start.known = select i1 %first, i64 %before, i64 %start
+  %waited = sub i64 %after, %start.known
+  %away = sub i64 %after, %before
+  %tired = icmp ugt i64 %waited, %limit
+  %crowded = icmp ugt i64 %away, 3000
+  %stop = or i1 %tired, %crowded
+  br i1 %stop, label %sleep, label %resume
+
+resume:
   br label %spin
 
 through:
@@ -149,7 +175,7 @@ listen:
 rise:
   atomicrmw sub ptr %sleepers, i64 1 seq_cst
   call i32 @pthread_mutex_unlock(ptr %mutex)
-  br label %spin
+  br label %fresh
 
 wait:
   call i32 @pthread_cond_wait(ptr %condition, ptr %mutex)
@@ -223,15 +249,8 @@ wait:
 ; ---------------------------------------------------------------------------------------------------------------- steps
 
 define internal void @timestamp(ptr %slot) {
-  %time = alloca [2 x i64]
-  %clock = load i32, ptr @clock
-  call i32 @clock_gettime(i32 %clock, ptr %time)
-  %nanoseconds.at = getelementptr i64, ptr %time, i64 1
-  %seconds = load i64, ptr %time
-  %nanoseconds = load i64, ptr %nanoseconds.at
-  %scaled = mul i64 %seconds, 1000000000
-  %total = add i64 %scaled, %nanoseconds
-  store i64 %total, ptr %slot
+  %time = call i64 @now()
+  store i64 %time, ptr %slot
   ret void
 }
 
@@ -615,12 +634,12 @@ done:
 }
 
 ; Prepares zeroed memory as a team.
-define void @loopnest_team_init(ptr %team, i64 %workers, i64 %idle.spins, i64 %barrier.spins) {
+define void @loopnest_team_init(ptr %team, i64 %workers, i64 %idle, i64 %patience) {
 entry:
   %workers.at = getelementptr %Team, ptr %team, i64 0, i32 2
   %barrier = getelementptr %Team, ptr %team, i64 0, i32 7
   store i64 %workers, ptr %workers.at
-  call void @gate_init(ptr %barrier, i64 %barrier.spins)
+  call void @gate_init(ptr %barrier, i64 %patience)
   br label %next
 
 next:
@@ -631,7 +650,7 @@ next:
 
 prepare:
   %member = getelementptr %Team, ptr %team, i64 0, i32 8, i64 %w
-  call void @gate_init(ptr %member, i64 %idle.spins)
+  call void @gate_init(ptr %member, i64 %idle)
   br label %next
 
 done:
@@ -702,22 +721,6 @@ done:
 
 busy:
   ret i64 0
-}
-
-; `n` pauses, to learn how long one takes on this machine.
-define void @loopnest_spin(i64 %n) {
-entry:
-  br label %next
-
-next:
-  %i = phi i64 [ 0, %entry ], [ %i.next, %next ]
-  call void @relax()
-  %i.next = add i64 %i, 1
-  %more = icmp ult i64 %i.next, %n
-  br i1 %more, label %next, label %done
-
-done:
-  ret void
 }
 
 define i64 @loopnest_team_nbytes(i64 %workers) {

@@ -9,7 +9,6 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
 from importlib.resources import files
 from typing import Any
 
@@ -38,18 +37,7 @@ class Driver:
     team_work: Callable[[int, int], None]
     team_stop: Callable[[int], int]
     team_nbytes: Callable[[int], int]
-    _spin: Callable[[int], None]
     _engine: Any
-
-    @cached_property
-    def spins_per_microsecond(self) -> float:
-        """How many rounds of waiting fit in a microsecond here (the pause instruction takes 5 to 150 cycles, by CPU)."""
-        rounds, best = 500, float("inf")
-        for _ in range(3):
-            start = time.perf_counter()
-            self._spin(rounds)
-            best = min(best, time.perf_counter() - start)
-        return rounds / (best * 1e6)
 
 
 _lock = threading.Lock()
@@ -86,7 +74,6 @@ def _load() -> Driver:
         team_work=function("loopnest_team_work", None, 2),
         team_stop=function("loopnest_team_stop", ctypes.c_int64, 1),
         team_nbytes=function("loopnest_team_nbytes", ctypes.c_int64, 1),
-        _spin=function("loopnest_spin", None, 1),
         _engine=engine,
     )
 

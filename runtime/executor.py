@@ -60,6 +60,7 @@ class Executable:
         self._team: Team | None = team_of(threads) if self._workers > 1 else None
         self._record, self._nbytes = _record(program, self._tables, self._workers)
         self._arguments = [Argument(spec.numpy, spec.extents, at) for at, spec in enumerate(program.inputs)]
+        self._inputs = [(spec.nbytes, spec.numpy.alignment) for spec in program.inputs]
         self._outputs = _makers(program, self._workspaces.outputs)
         self._enter = self.entry(self._arguments, bare=False)
 
@@ -131,10 +132,10 @@ class Executable:
         """``run`` the long way: inputs that do not fit as they are get copied."""
         addresses: list[int] = []
         copies: list[np.ndarray] = []
-        for value, spec in zip(inputs, self.program.inputs, strict=True):
+        for value, (nbytes, alignment) in zip(inputs, self._inputs, strict=True):
             address = address_of(value)
-            if value.nbytes != spec.nbytes or address % spec.numpy.alignment or not value.flags.c_contiguous:
-                value, address = _fitting(value, spec)
+            if value.nbytes != nbytes or address % alignment or not value.flags.c_contiguous:
+                value, address = _fitting(value, self.program.inputs[len(addresses)])
                 copies.append(value)
             addresses.append(address)
         if outputs is None:

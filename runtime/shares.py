@@ -15,8 +15,8 @@ FLOPS_PER_US = 50_000
 BYTES_PER_US = 20_000
 """What one worker computes and moves in a microsecond, in kernels of middling quality on data in its caches."""
 
-SHARE_US = 1.5
-"""The least work for each worker: ten times what handing over and meeting take (0.12 microseconds at two workers)."""
+SHARE_US = 2.5
+"""The least work for each worker: handing over and meeting take 0.1 to 0.4 microseconds at two workers, and data changes caches."""
 
 WAKE_US = 50.0
 """About how long a sleeping worker takes to start (30 to 60 microseconds)."""

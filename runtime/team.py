@@ -49,8 +49,7 @@ class Team:
             nbytes = native.team_nbytes(self.size)
             memory, address = aligned_empty((nbytes,), np.dtype(np.uint8), nbytes)
             memory[:] = 0
-            spins = native.spins_per_microsecond
-            native.team_init(address, self.size, int(IDLE_SPIN_US * spins), int(BARRIER_SPIN_US * spins))
+            native.team_init(address, self.size, 1000 * IDLE_SPIN_US, 1000 * BARRIER_SPIN_US)
             self._memory.append(memory)  # for good: a thread may be looking at it
             try:
                 for worker in range(1, self.size):

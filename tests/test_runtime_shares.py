@@ -25,7 +25,7 @@ def test_costs_are_of_arithmetic_and_traffic() -> None:
 
 
 @pytest.mark.parametrize(
-    ("us", "threads", "crew"), [(0.1, 8, 1), (1.6, 8, 1), (3.1, 8, 2), (3.1, 1, 1), (7.6, 8, 5), (1000, 8, 8), (1000, 2, 2)]
+    ("us", "threads", "crew"), [(0.1, 8, 1), (4.9, 8, 1), (5.1, 8, 2), (5.1, 1, 1), (13, 8, 5), (1000, 8, 8), (1000, 2, 2)]
 )
 def test_a_step_gets_the_workers_that_it_is_worth(us: float, threads: int, crew: int) -> None:
     assert shares([step(us)], threads)[0].crew == crew
@@ -34,7 +34,7 @@ def test_a_step_gets_the_workers_that_it_is_worth(us: float, threads: int, crew:
 
 
 def test_runs_of_steps_with_one_crew() -> None:
-    found = shares([step(9), step(9), step(9, parallel=False), step(0.1), step(3.1), step(9, barrier=False)], 4)
+    found = shares([step(15), step(15), step(15, parallel=False), step(0.1), step(5.1), step(15, barrier=False)], 4)
     assert [share.crew for share in found] == [4, 4, 1, 1, 2, 4]
     assert [share.end for share in found] == [2, 2, 4, 4, 5, 6]
     assert [share.meet for share in found] == [True] * 6
@@ -59,7 +59,7 @@ def crews(costs: list[int], threads: int) -> Program:
 
 @pytest.mark.parametrize("threads", [2, 3, 5])
 def test_crews_are_no_larger_than_they_are_worth(threads: int) -> None:
-    small, large = 65_000, 10_000_000  # two workers; all, and worth waiting for
+    small, large = 105_000, 10_000_000  # two workers; all, and worth waiting for
     f = executable(crews([small, large, small, large, 100], threads), threads)
     for _ in range(20):
         f.run([])
@@ -70,7 +70,7 @@ def test_crews_are_no_larger_than_they_are_worth(threads: int) -> None:
 
 
 def test_short_steps_do_not_wait_for_sleepers() -> None:
-    f = executable(crews([60_000], 2), 2)
+    f = executable(crews([120_000], 2), 2)
     f.run([])
     time.sleep(0.05)  # far longer than a worker spins
     for _ in range(50):
