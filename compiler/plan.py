@@ -185,6 +185,9 @@ class _Planner:
         shapes = [self.tensors[name].shape for name in node.inputs[:2]]
         if node.op == "Conv":
             return prod(shapes[1][1:])
+        if node.op == "Attention":
+            queries, keys, values = (self.tensors[name].shape for name in node.inputs[:3])
+            return keys[-1] * (queries[-1] + values[-1]) // values[-1]
         if node.domain == "loopnest":
             return shapes[1][1]  # recurrence: all gates for each hidden unit
         if node.op == "ConvTranspose":
@@ -216,7 +219,7 @@ class _Planner:
         return TensorSpec(name, tensor.dtype.name, tensor.shape)
 
 
-_CONTRACTIONS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul", "LSTM", "GRU", "RNN"})
+_CONTRACTIONS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul", "LSTM", "GRU", "RNN", "Attention"})
 
 
 class _Memory:

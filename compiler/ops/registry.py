@@ -108,9 +108,11 @@ def nest(
     domain: str = "",
     prologue: bool = False,
     epilogue: bool = False,
+    moves: bool = False,
     trims: Callable[[Any], Sequence[int | None]] | None = None,
 ) -> Callable[[F], F]:
-    return _register("nest", names, infer, domain, values=values, prologue=prologue, epilogue=epilogue, trims=trims)
+    options = {"values": values, "prologue": prologue, "epilogue": epilogue, "moves": moves, "trims": trims}
+    return _register("nest", names, infer, domain, **options)
 
 
 def view(*names: str, infer: Infer, values: tuple[int, ...] = (), domain: str = "") -> Callable[[F], F]:

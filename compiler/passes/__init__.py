@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import activations, affine, constants, control_flow, identities, layer_norm, recurrent, reshapes
+from . import activations, affine, attention, constants, control_flow, identities, layer_norm, recurrent, reshapes
 from .common_subexpressions import merge_equal
 from .dead_code import remove_dead_code
 from .pipeline import Pass, rules_pass, run_passes
@@ -55,6 +55,7 @@ PASSES: tuple[Pass, ...] = (
         activations.hard_sigmoid,
         level=2,
     ),
+    rules_pass("recognize_attention", attention.attention, attention.transpose_of_attention, level=2),
     rules_pass("fold_into_batch_norm", affine.affine_into_batch_norm, level=2),
     rules_pass("fold_batch_norm", affine.batch_norm_into_linear, level=2),
     rules_pass("fold_scale_and_shift", affine.scale_into_linear, affine.shift_into_linear, level=2),

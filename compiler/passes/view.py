@@ -31,14 +31,18 @@ class View:
 
     # --- what rules ask ----------------------------------------------------------------------------------------------
 
-    def maker(self, name: str, *ops: str) -> Node | None:
-        """The node that makes ``name``, when its operator is one of ``ops``."""
+    def maker(self, name: str, *ops: str, domain: str = "") -> Node | None:
+        """The node that makes ``name``, when its operator is one of ``ops`` of ``domain``."""
         node = self._makers.get(name)
-        return node if node is not None and node.op in ops and not node.domain else None
+        return node if node is not None and node.op in ops and node.domain == domain else None
 
     def read_once(self, name: str) -> bool:
         """True when a single input of a single node reads ``name``."""
         return self._reads.get(name, 0) == 1
+
+    def reads(self, name: str) -> int:
+        """How many inputs of nodes read ``name``; being a graph output counts as one."""
+        return self._reads.get(name, 0)
 
     def is_read(self, name: str) -> bool:
         return bool(name) and self._reads.get(name, 0) > 0
