@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from typing import Any
 
 import llvmlite.ir as ll
 
@@ -27,35 +28,49 @@ _STATUS = ll.IntType(32)
 
 @dataclass(frozen=True)
 class KernelModule:
-    """A kernel as LLVM IR before optimization: texts that make one module, and the symbol of its entry point."""
+    """A kernel as LLVM IR before optimization: ``text`` calls the loops of ``ranks`` (see ``outer``); ``symbol`` is its entry point."""
 
-    texts: tuple[str, ...]
+    text: str
+    ranks: tuple[int, ...]
     symbol: str
     machine: Machine
 
-    def object_code(self) -> bytes:
-        """The kernel's object file, made in this process."""
-        return objects.object_code(self.texts, self.symbol, self.machine)
+    def object_code(self, loops: str | None = None) -> bytes:
+        """The kernel's object file, made in this process; ``loops`` is the text of the loops, if it is there already."""
+        return objects.object_code((self.text, loops or self.loops()), self.symbol, self.machine)
+
+    def message(self, loops: bytes) -> list[bytes]:
+        """What asks ``child`` for the object code."""
+        machine = self.machine
+        parts = (self.symbol, machine.triple, machine.cpu, machine.features, self.text)
+        return [b"object", *(part.encode() for part in parts), loops]
+
+    def loops(self) -> str:
+        """The LLVM IR of the loops over tasks, from Numba."""
+        from .outer import compile_loops
+
+        return compile_loops(self.ranks)
 
     def llvm(self) -> str:
         """The optimized IR."""
-        return str(objects.optimize(self.texts, self.symbol, self.machine))
+        return str(self._optimized())
 
     def assembly(self) -> str:
-        return objects.target_machine(self.machine).emit_assembly(objects.optimize(self.texts, self.symbol, self.machine))
+        return objects.target_machine(self.machine).emit_assembly(self._optimized())
+
+    def _optimized(self) -> Any:
+        return objects.optimize((self.text, self.loops()), self.symbol, self.machine)
 
 
 def emit_kernel(source: KernelSource, target: Target) -> KernelModule:
-    """The LLVM IR of ``source`` for ``target``: the same text for the same source and target, but for Numba's part in other versions."""
-    from .outer import compile_loops
-
+    """The LLVM IR of ``source`` for ``target``: the same text for the same source and target, in every process."""
     ranks = tuple(len(region.extents) for region in source.regions)
     symbol = f"loopnest_{hashlib.sha256(source.text.encode()).hexdigest()[:24]}"
     module = ll.Module(symbol)
     for region in source.regions:
         _emit_tile(module, region.function, source, target)
     _emit_entry(module, symbol, source, target)
-    return KernelModule((str(module), compile_loops(ranks)), symbol, Machine(target.triple, target.cpu, target.features))
+    return KernelModule(str(module), ranks, symbol, Machine(target.triple, target.cpu, target.features))
 
 
 def _emit_entry(module: ll.Module, symbol: str, source: KernelSource, target: Target) -> None:

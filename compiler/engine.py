@@ -39,9 +39,9 @@ class Engine:
         return run_passes(graph, passes_of(self.config.opt_level), dump=self.dump.graph, check=self.config.verifies)
 
     def plan(self, graph: Graph) -> Plan:
-        """The plan of a graph whose types are all concrete."""
+        """The plan of a graph whose types are all concrete. Within ``kernels.compiling``, its kernels are compiled meanwhile."""
         progress.report("plan")
-        plan = make_plan(self.optimize(graph), self.target, self.config, self.packs)
+        plan = make_plan(self.optimize(graph), self.target, self.config, self.packs, self.kernels.expect)
         for stage, text in stages_of(plan).items() if self.dump.wanted else ():
             self.dump.text(stage, text)
         return plan
@@ -57,6 +57,6 @@ class Engine:
         """Writes every kernel; compiles those that are in the cache too, since only the compiler has their LLVM."""
         for digest, request in plan.kernels.items():
             if digest not in self.dump.kernels:
-                kernel, _ = self.kernels.compile(request)
+                kernel = self.kernels.compile(request)
                 text = f"# {digest[:12]}: {' '.join(request.nodes.split())}\n{request.source.text}"
                 self.dump.kernel(digest, {"py": text, "ll": kernel.llvm(), "s": kernel.assembly()})

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Generator, Hashable, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING
@@ -14,8 +16,10 @@ from ..codegen.source import KernelSource
 from ..codegen.target import Target
 from ..ir.errors import LoopnestError, VerificationError
 from ..runtime.cache import CacheKey, KernelCache, source_fingerprint
+from ..runtime.cpus import available_cpus
 from ..runtime.linker import Linked, link
 from . import progress
+from .jobs import Job, Jobs
 
 if TYPE_CHECKING:
     from ..codegen.kernel import KernelModule
@@ -30,10 +34,16 @@ class KernelRequest:
     nodes: str = ""
 
 
+HELPED = 4
+"""As many kernels to compile are worth a helper: a process takes about 0.1 s to start, and a second to import Numba."""
+
+_loops: dict[Hashable, bytes] = {}
+"""Loops over tasks that were compiled for this process, by the keys of their jobs."""
+
+
 @dataclass
 class Kernels:
-    """Machine code in this process, linked once per key and kept. Safe from many threads: one compiles, those that need nothing
-    new do not wait."""
+    """Machine code in this process, linked once per key and kept. Safe from many threads; each kernel is compiled at most once."""
 
     cache: KernelCache | None
     target: Target
@@ -41,7 +51,45 @@ class Kernels:
     """Kernels compiled here, not found in the cache."""
     _addresses: dict[str, int] = field(default_factory=dict)
     _linked: list[Linked] = field(default_factory=list)
-    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _objects: dict[str, tuple[bytes, str]] = field(default_factory=dict)
+    _jobs: Jobs | None = None
+    _asked: set[Hashable] = field(default_factory=set)
+    _users: int = 0
+    _lock: threading.RLock = field(default_factory=threading.RLock)
+
+    @contextmanager
+    def compiling(self) -> Generator[Jobs]:
+        """Within it, ``expect`` makes object code; helpers, if it took any, end with the last of those that are within it."""
+        with self._lock:
+            self._users += 1
+            jobs = self._jobs = self._jobs or Jobs(dict(_loops))
+        try:
+            yield jobs
+        finally:
+            with self._lock:
+                self._users -= 1
+                last = not self._users
+                if last:
+                    self._jobs = None
+                    self._asked.clear()
+                    self._objects.clear()
+            if last:
+                jobs.close()
+
+    def expect(self, request: KernelRequest) -> None:
+        """Says that a kernel will be needed: if it is in neither memory nor cache, its code is made from now on, here or by a helper.
+
+        Raises ``VerificationError`` naming the nodes of a kernel for which no code can be emitted.
+        """
+        digest = request.key.digest
+        with self._lock:
+            if self._jobs is None or digest in self._addresses or digest in self._objects or digest in self._asked:
+                return
+            entry = self.cache.get(request.key) if self.cache else None
+            if entry is None:
+                self._submit(self._jobs, request)
+            else:
+                self._objects[digest] = entry.object_code, entry.symbol
 
     def addresses_of(self, requests: Mapping[str, KernelRequest]) -> dict[str, int]:
         """The address of each kernel, by digest; those in neither memory nor cache are compiled.
@@ -49,43 +97,93 @@ class Kernels:
         Raises ``VerificationError`` naming the nodes of a kernel that cannot be compiled.
         """
         if not requests.keys() <= self._addresses.keys():
-            with self._lock:
-                self._bring({digest: item for digest, item in requests.items() if digest not in self._addresses})
+            with self.compiling() as jobs:
+                self._bring(jobs, {digest: item for digest, item in requests.items() if digest not in self._addresses})
         return {digest: self._addresses[digest] for digest in requests}
 
-    def compile(self, request: KernelRequest) -> tuple[KernelModule, bytes]:
+    def compile(self, request: KernelRequest) -> KernelModule:
         """Compiles a kernel, whether or not it is in the cache, and puts its object code there."""
         from ..codegen.kernel import emit_kernel
 
-        try:
+        with _naming(request):
             module = emit_kernel(request.source, self.target)
-            code = module.object_code()
-        except LoopnestError:
-            raise
-        except Exception as error:  # whatever Numba or LLVM raise
-            raise VerificationError(
-                f"the kernel {request.source.nest.name} of {request.nodes or 'a node'} cannot be compiled: {type(error).__name__}: {error}"
-            ) from error
-        self.compiled += 1
+            self._keep(request, module, module.object_code())
+        return module
+
+    def _bring(self, jobs: Jobs, missing: Mapping[str, KernelRequest]) -> None:
+        for request in missing.values():
+            self.expect(request)
+        wanted = [digest for digest in missing if digest in self._asked]
+        found = len(missing) - len(wanted)
+        jobs.finish(wanted, lambda done: progress.report("kernels", found + done, len(missing)))
+        with self._lock:
+            objects = {digest: self._objects[digest] for digest in missing if digest not in self._addresses}
+            if objects:
+                linked = link(objects)
+                self._linked.append(linked)
+                self._addresses.update((digest, linked.address(digest)) for digest in objects)
+        progress.report("kernels", len(missing), len(missing))
+
+    def _submit(self, jobs: Jobs, request: KernelRequest) -> None:
+        """Emits a kernel and leaves the rest of its compilation to ``jobs``."""
+        from ..codegen.kernel import emit_kernel
+
+        with _naming(request):
+            module = emit_kernel(request.source, self.target)
+            loops = self._loops_of(jobs, module, request)
+
+        def object_code(text: bytes) -> bytes:
+            with _naming(request):
+                return module.object_code(text.decode())
+
+        digest = request.key.digest
+        jobs.add(Job(digest, object_code, module.message, lambda code: self._keep(request, module, code), loops))
+        self._asked.add(digest)
+        count = sum(isinstance(key, str) for key in self._asked)
+        if count % HELPED == 0:
+            jobs.start(min(available_cpus() - 1, count // HELPED))
+
+    def _loops_of(self, jobs: Jobs, module: KernelModule, request: KernelRequest) -> Hashable:
+        """The key of the loops that ``module`` calls. A helper compiles them unless this process has imported Numba already."""
+        key = ("loops", *module.ranks)
+        if key in jobs.results or key in self._asked:
+            return key
+
+        def compile_here(_: bytes) -> bytes:
+            with _naming(request):
+                return module.loops().encode()
+
+        def keep(text: bytes) -> None:
+            _loops[key] = text
+
+        job = Job(key, compile_here, lambda _: [b"loops", *(str(rank).encode() for rank in module.ranks)], keep)
+        if "numba.core.compiler" in sys.modules:
+            keep(compile_here(b""))
+            jobs.results[key] = _loops[key]
+        else:
+            jobs.add(job)
+            self._asked.add(key)
+        return key
+
+    def _keep(self, request: KernelRequest, module: KernelModule, code: bytes) -> None:
+        with self._lock:
+            self.compiled += 1
+            self._objects[request.key.digest] = code, module.symbol
         if self.cache:
             self.cache.put(request.key, code, module.symbol)
-        return module, code
 
-    def _bring(self, missing: Mapping[str, KernelRequest]) -> None:
-        objects: dict[str, tuple[bytes, str]] = {}
-        for done, (digest, request) in enumerate(missing.items()):
-            progress.report("kernels", done, len(missing))
-            entry = self.cache.get(request.key) if self.cache else None
-            if entry is not None:
-                objects[digest] = entry.object_code, entry.symbol
-            else:
-                module, code = self.compile(request)
-                objects[digest] = code, module.symbol
-        if objects:
-            linked = link(objects)
-            self._linked.append(linked)
-            self._addresses.update((digest, linked.address(digest)) for digest in objects)
-        progress.report("kernels", len(missing), len(missing))
+
+@contextmanager
+def _naming(request: KernelRequest) -> Generator[None]:
+    """Errors of Numba and LLVM, whatever they raise, name the kernel and the nodes of one of its calls."""
+    try:
+        yield
+    except LoopnestError:
+        raise
+    except Exception as error:
+        raise VerificationError(
+            f"the kernel {request.source.nest.name} of {request.nodes or 'a node'} cannot be compiled: {type(error).__name__}: {error}"
+        ) from error
 
 
 def kernel_key(source: KernelSource, target: Target) -> CacheKey:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import ChainMap
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from math import prod
@@ -55,10 +55,19 @@ class Plan:
     groups: tuple[Group, ...]
 
 
-def make_plan(graph: Graph, target: Target, config: Config, packs: PackedConstants | None = None) -> Plan:
-    """The plan of a graph whose types are all concrete; ``packs`` holds what plans of the same model have packed already."""
+def make_plan(
+    graph: Graph,
+    target: Target,
+    config: Config,
+    packs: PackedConstants | None = None,
+    expect: Callable[[KernelRequest], None] = lambda _: None,
+) -> Plan:
+    """The plan of a graph whose types are all concrete; ``packs`` holds what plans of the same model have packed already.
+
+    ``expect`` is called with every kernel as soon as it is known.
+    """
     with ThreadPoolExecutor(PACKING_THREADS) as pool:
-        return _Planner(graph, target, config, Packer(packs or PackedConstants(), pool)).run()
+        return _Planner(graph, target, config, Packer(packs or PackedConstants(), pool), expect).run()
 
 
 @dataclass
@@ -67,6 +76,7 @@ class _Planner:
     target: Target
     config: Config
     packs: Packer
+    expect: Callable[[KernelRequest], None]
     tensors: dict[str, Tensor] = field(default_factory=dict)
     alias: dict[str, str] = field(default_factory=dict)
     constants: dict[str, np.ndarray] = field(default_factory=dict)
@@ -161,7 +171,9 @@ class _Planner:
         canonical = canonicalize(lowered.nest)
         source = print_kernel(canonical)
         moved = sum(tensors[n].nbytes for n in lowered.arguments if isinstance(n, str))
-        return PlannedStep(group, lowered, canonical, source, kernel_key(source, self.target), self.flops(group), moved)
+        key = kernel_key(source, self.target)
+        self.expect(KernelRequest(key, source, group.node_names))
+        return PlannedStep(group, lowered, canonical, source, key, self.flops(group), moved)
 
     def lower(self, group: Group, tensors: MutableMapping[str, Tensor], inplace: tuple[str, str] | None) -> Lowered:
         options = self.config.for_node(group.anchor.op, group.anchor.name)

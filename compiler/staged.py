@@ -96,8 +96,9 @@ class Stage:
             arguments = tuple(n for n in planned.inputs if n not in planned.constants and _is_numeric(planned, n))
             part = Graph(planned.name, arguments, outputs, planned.nodes, planned.constants, planned.types)
             part, seeds = with_seeds(part)
-            plan = engine.plan(part)
-            native = engine.executable(plan)
+            with engine.kernels.compiling():
+                plan = engine.plan(part)
+                native = engine.executable(plan)
             text = plan.program.as_table()
         steps = tuple(_host_step(node, planned, engine) for node in ready)
         reads = {*graph.outputs, *(name for node in ready for name in node_reads(node))}

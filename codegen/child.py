@@ -1,0 +1,66 @@
+"""A process that does for another one what takes LLVM and Numba long: text comes in, text or object code goes out.
+
+The two are this package, started from one another, and the pipe is theirs alone. A message is a number of parts, each with its length
+before it. What cannot be done ends the process: whoever asked does it again itself, and finds out why.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from struct import Struct
+from typing import BinaryIO
+
+_LENGTH = Struct("<Q")
+READY = b"loopnest"
+"""The message that says that the process has started."""
+
+
+def send(stream: BinaryIO, *parts: bytes) -> None:
+    """Raises ``OSError`` when nobody reads the pipe any more."""
+    lengths = [_LENGTH.pack(len(part)) for part in parts]
+    stream.write(b"".join([_LENGTH.pack(len(parts)), *lengths, *parts]))
+    stream.flush()
+
+
+def receive(stream: BinaryIO) -> list[bytes]:
+    """The parts of the next message. Raises ``EOFError`` when the other end is closed."""
+    (count,) = _LENGTH.unpack(_read(stream, _LENGTH.size))
+    lengths = [length for (length,) in _LENGTH.iter_unpack(_read(stream, count * _LENGTH.size))]
+    return [_read(stream, length) for length in lengths]
+
+
+def _read(stream: BinaryIO, size: int) -> bytes:
+    data = stream.read(size)
+    if len(data) < size:
+        raise EOFError
+    return data
+
+
+def main() -> None:
+    """Answers the messages on standard input until it is closed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that waits
+    source, sink = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what anybody prints does not go to the parent
+    send(sink, READY)
+    while True:
+        try:
+            message = receive(source)
+        except EOFError:
+            return
+        send(sink, answer(message))
+
+
+def answer(message: Sequence[bytes]) -> bytes:
+    """``loops``, ranks...: the LLVM IR of these loops. ``object``, entry, triple, cpu, features, texts...: the object code of a module."""
+    kind, *arguments = (part.decode() for part in message)
+    if kind == "loops":
+        from .outer import compile_loops
+
+        return compile_loops(tuple(map(int, arguments))).encode()
+    from .objects import Machine, object_code
+
+    entry, triple, cpu, features, *texts = arguments
+    return object_code(texts, entry, Machine(triple, cpu, features))

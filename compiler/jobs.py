@@ -1,0 +1,153 @@
+"""Work for several processes: what helpers do not take, or cannot do, the process that waits for it does itself."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field
+
+from .helper import Helper
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """Something to make, called ``key``, by ``here`` in this process or by a helper that gets ``message``.
+
+    ``needs`` is the key of what must be there before, and is given to both. ``done`` is called with the result, in whatever thread.
+    """
+
+    key: Hashable
+    here: Callable[[bytes], bytes]
+    message: Callable[[bytes], Sequence[bytes]]
+    done: Callable[[bytes], None]
+    needs: Hashable = None
+
+
+@dataclass
+class Jobs:
+    """A queue of jobs, and the helpers that take from it. Thread-safe; ``close`` ends all processes and threads."""
+
+    results: dict[Hashable, bytes]
+    """What is there; under None, which is what a job needs that needs nothing, there is nothing."""
+    _queue: list[Job] = field(default_factory=list)
+    _running: set[Hashable] = field(default_factory=set)
+    _failed: dict[Hashable, Exception] = field(default_factory=dict)
+    _helpers: list[tuple[Helper, threading.Thread]] = field(default_factory=list)
+    _changed: threading.Condition = field(default_factory=threading.Condition)
+    _closed: bool = False
+
+    def __post_init__(self) -> None:
+        self.results[None] = b""
+
+    def add(self, job: Job) -> None:
+        with self._changed:
+            self._queue.append(job)
+            self._changed.notify_all()
+
+    def start(self, helpers: int) -> None:
+        """Makes sure that as many helpers have been started."""
+        with self._changed:
+            while len(self._helpers) < helpers and not self._closed:
+                helper = Helper()
+                thread = threading.Thread(target=self._serve, args=(helper,), name="loopnest helper", daemon=True)
+                self._helpers.append((helper, thread))
+                thread.start()
+
+    def finish(self, keys: Sequence[Hashable], progress: Callable[[int], None]) -> None:
+        """Works until the results ``keys`` are there. Raises what a job raised that they need."""
+        while True:
+            with self._changed:
+                missing = [key for key in keys if key not in self.results]
+                for key in missing:
+                    if key in self._failed:
+                        raise self._failed[key]
+                if not missing:
+                    return
+                job = self._take()
+                if job is None:
+                    assert self._running, f"nobody makes {missing[0]}"
+                    self._changed.wait()
+            progress(len(keys) - len(missing))
+            if job is not None:
+                self._work(job)
+
+    def close(self) -> None:
+        """Drops what is in the queue and ends the helpers."""
+        with self._changed:
+            self._closed = True
+            self._queue.clear()
+            self._changed.notify_all()
+        for helper, thread in self._helpers:
+            helper.kill()
+            thread.join()
+            helper.close()
+        self._helpers.clear()
+
+    def _take(self) -> Job | None:
+        """The first job that can be done now. The lock is held."""
+        job = next((job for job in self._queue if job.needs in self.results), None)
+        if job is not None:
+            self._queue.remove(job)
+            self._running.add(job.key)
+        return job
+
+    def _work(self, job: Job) -> None:
+        """Does a job in this process."""
+        try:
+            result = job.here(self.results[job.needs])
+            job.done(result)
+        except Exception as error:
+            self._fail(job, error)
+        except BaseException:  # an interrupted job is there for other threads that wait for it
+            self._put_back(job)
+            raise
+        else:
+            self._finished(job, result)
+
+    def _serve(self, helper: Helper) -> None:
+        """The life of a helper's thread."""
+        if not helper.ready():
+            return
+        while (job := self._wait_for_job()) is not None:
+            try:
+                result = helper.ask(*job.message(self.results[job.needs]))
+                if result is not None:
+                    job.done(result)
+                    self._finished(job, result)
+                    continue
+            except Exception:  # nobody would see it here: who waits for the job does it again
+                logging.getLogger(__name__).debug("a helper failed", exc_info=True)
+            self._put_back(job)
+            return
+
+    def _wait_for_job(self) -> Job | None:
+        with self._changed:
+            while not self._closed:
+                job = self._take()
+                if job is not None:
+                    return job
+                self._changed.wait()
+        return None
+
+    def _finished(self, job: Job, result: bytes) -> None:
+        with self._changed:
+            self.results[job.key] = result
+            self._running.discard(job.key)
+            self._changed.notify_all()
+
+    def _put_back(self, job: Job) -> None:
+        with self._changed:
+            self._running.discard(job.key)
+            if not self._closed:
+                self._queue.insert(0, job)
+            self._changed.notify_all()
+
+    def _fail(self, job: Job, error: Exception) -> None:
+        with self._changed:
+            self._running.discard(job.key)
+            stuck = [other for other in self._queue if other.needs == job.key]
+            for other in stuck:
+                self._queue.remove(other)
+            self._failed.update((other.key, error) for other in (job, *stuck))
+            self._changed.notify_all()

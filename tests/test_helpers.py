@@ -1,0 +1,204 @@
+"""Processes that help to compile: what they make is what one process makes, and nothing depends on them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx.helper import make_node
+
+import loopnest
+from loopnest.codegen import child
+from loopnest.codegen.kernel import KernelModule, emit_kernel
+from loopnest.codegen.target import resolve
+from loopnest.compiler import helper, kernels
+from loopnest.compiler.helper import Helper
+from loopnest.compiler.jobs import Job, Jobs
+from tests.graphs import make_model, values
+from tests.kernels import kernels_of
+
+OPS = ("Tanh", "Exp", "Sigmoid", "Abs", "Sin", "Cos", "Softmax", "Erf", "Neg", "Sqrt")
+
+
+def unfused() -> onnx.ModelProto:
+    """As many kernels as there are operators."""
+    nodes = [make_node(op, ["x"], [f"y{i}"], name=op) for i, op in enumerate(OPS)]
+    return make_model(nodes, {"x": (3, 5)}, [f"y{i}" for i in range(len(OPS))])
+
+
+def check_unfused(f: loopnest.CompiledModel) -> None:
+    x = np.abs(values(3, 5))
+    results = f.run(None, {"x": x})
+    np.testing.assert_allclose(results[0], np.tanh(x), rtol=1e-5)
+    np.testing.assert_allclose(results[3], x)
+    np.testing.assert_allclose(results[-1], np.sqrt(x), rtol=1e-6)
+
+
+@pytest.fixture
+def two_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernels, "available_cpus", lambda: 2)
+
+
+def children() -> set[str]:
+    return set(Path(f"/proc/self/task/{os.getpid()}/children").read_text().split())
+
+
+def test_object_code_is_the_same_from_every_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = make_model([make_node("MatMul", ["x", "w"], ["y"])], {"x": (64, 32), "w": (32, 48)}, ["y"])
+    (source, *_) = kernels_of(model, monkeypatch)
+    module = emit_kernel(source, resolve("cpu"))
+    process = Helper()
+    try:
+        assert process.ready()
+        loops = process.ask(b"loops", *(str(rank).encode() for rank in module.ranks))
+        assert loops is not None
+        assert process.ask(*module.message(loops)) == module.object_code()
+        assert process.ask(*module.message(module.loops().encode())) == module.object_code(loops.decode())
+        assert process.ask(b"object", b"", b"", b"", b"", b"no LLVM IR") is None  # it ends
+        assert process.ask(*module.message(loops)) is None
+    finally:
+        process.close()
+    assert process.ask(*module.message(loops)) is None
+
+
+def test_kernels_come_from_two_processes(two_cpus: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that this process takes wait for one from the other, which thus has some to do."""
+    helped, here = threading.Event(), KernelModule.object_code
+    ask = Helper.ask
+
+    def record(self: Helper, *message: bytes) -> bytes | None:
+        answer = ask(self, *message)
+        if answer is not None and message[0] == b"object":
+            helped.set()
+        return answer
+
+    def wait(self: KernelModule, loops: str | None = None) -> bytes:
+        assert helped.wait(60)
+        return here(self, loops)
+
+    monkeypatch.setattr(Helper, "ask", record)
+    monkeypatch.setattr(KernelModule, "object_code", wait)
+    before = children(), threading.active_count(), len(os.listdir("/proc/self/fd"))
+    check_unfused(loopnest.compile(unfused(), threads=1, config={"cache": False}))
+    assert (children(), threading.active_count(), len(os.listdir("/proc/self/fd"))) == before
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "",  # ends at once
+        "import sys; sys.stdin.buffer.read(1)",  # never says that it is ready
+        f"import sys; from {child.__name__} import READY, send; send(sys.stdout.buffer, READY); sys.stdin.buffer.read(8)",
+        "print('welcome to an application that embeds Python, whose command line is its own'); import time; time.sleep(1000)",
+    ],
+)
+def test_a_helper_that_is_of_no_use_leaves_the_work_here(two_cpus: None, code: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(helper, "_CODE", code)
+    before = children(), threading.active_count()
+    check_unfused(loopnest.compile(unfused(), threads=1, config={"cache": False}))
+    assert (children(), threading.active_count()) == before
+
+
+@pytest.mark.parametrize("executable", ["/nonexistent/python", "", None])
+def test_no_interpreter_to_start(two_cpus: None, executable: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", executable)
+    check_unfused(loopnest.compile(unfused(), threads=1, config={"cache": False}))
+
+
+def test_a_frozen_application_starts_no_copy_of_itself(two_cpus: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "frozen", True, raising=False)
+    monkeypatch.setattr(subprocess, "Popen", None)
+    check_unfused(loopnest.compile(unfused(), threads=1, config={"cache": False}))
+
+
+def test_an_error_ends_the_helpers(two_cpus: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> bytes:
+        raise IndexError("registers")
+
+    before = children(), threading.active_count()
+    monkeypatch.setattr(helper, "_CODE", "")
+    monkeypatch.setattr(KernelModule, "object_code", fail)
+    with pytest.raises(loopnest.LoopnestError, match=r"the kernel \w+ of \w+ cannot be compiled: IndexError: registers"):
+        loopnest.compile(unfused(), threads=1, config={"cache": False})
+    assert (children(), threading.active_count()) == before
+
+
+def test_one_cpu_starts_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernels, "available_cpus", lambda: 1)
+    monkeypatch.setattr(helper.subprocess, "Popen", None)
+    check_unfused(loopnest.compile(unfused(), threads=1, config={"cache": False}))
+
+
+SCRIPT = """
+import sys, loopnest, numpy as np
+from loopnest.compiler import kernels
+from tests.test_helpers import check_unfused, unfused
+kernels.available_cpus = lambda: 2
+print("ran")
+check_unfused(loopnest.compile(unfused(), threads=1, config={"cache": False}))
+"""
+
+
+def test_a_script_without_a_guard_runs_once(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+    root = str(Path(__file__).parent.parent)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join((root, os.environ.get("PYTHONPATH", "")))}
+    done = subprocess.run(
+        [sys.executable, str(script)], capture_output=True, text=True, timeout=300, env=environment, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "ran\n", "")
+
+
+def test_an_interrupt_ends_the_helpers(two_cpus: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: object) -> bytes:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(helper, "_CODE", "import time; time.sleep(1000)")
+    monkeypatch.setattr(KernelModule, "object_code", interrupt)
+    before = children(), threading.active_count()
+    with pytest.raises(KeyboardInterrupt):
+        loopnest.compile(unfused(), threads=1, config={"cache": False})
+    assert (children(), threading.active_count()) == before
+
+
+def test_jobs_that_two_threads_wait_for_are_done_once() -> None:
+    jobs, made = Jobs({}), list[str]()
+
+    def make(name: str, needed: bytes) -> bytes:
+        made.append(name)
+        time.sleep(0.01)
+        return needed + name.encode()
+
+    def job(name: str, needs: str | None) -> Job:
+        return Job(name, lambda needed: make(name, needed), lambda _: [], lambda _: None, needs)
+
+    jobs.add(job("b", "a"))
+    jobs.add(job("c", "a"))
+    jobs.add(job("a", None))
+    threads = [threading.Thread(target=jobs.finish, args=(["a", "b", "c"], lambda done: None)) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (sorted(made), made[0]) == (["a", "b", "c"], "a")
+    assert (jobs.results["b"], jobs.results["c"]) == (b"ab", b"ac")
+
+
+def test_what_a_failed_job_was_needed_for_fails() -> None:
+    def fail(_: bytes) -> bytes:
+        raise ValueError("a")
+
+    jobs = Jobs({})
+    jobs.add(Job("b", lambda _: b"", lambda _: [], lambda _: None, "a"))
+    jobs.add(Job("a", fail, lambda _: [], lambda _: None))
+    for _ in range(2):
+        with pytest.raises(ValueError, match="a"):
+            jobs.finish(["b"], lambda done: None)
