@@ -28,6 +28,7 @@ from .schedule.halo import zero_halo
 from .schedule.merging import merge_loops
 from .schedule.pointwise import lower_pointwise
 from .schedule.reduction import lower_reduction
+from .schedule.sliding import lower_sliding
 from .schedule.strided import strided_loops
 from .tensor import Extents, Layout, Tensor
 
@@ -86,7 +87,7 @@ class Lowering:
             self.builder.body.extend(_as_task(body))
 
     def _reduce(self, op: Op, define: Callable[..., Reduce]) -> None:
-        if not lower_contraction(self, op, define):
+        if not (lower_sliding(self, op, define) or lower_contraction(self, op, define)):
             lower_reduction(self, op, define)
 
     def _finish(self) -> Lowered:
