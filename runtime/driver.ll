@@ -142,7 +142,7 @@ yield:
   %waited = sub i64 %after, %start.known
   %away = sub i64 %after, %before
   %tired = icmp ugt i64 %waited, %limit
-  %crowded = icmp ugt i64 %away, 3000
+  %crowded = icmp ugt i64 %away, 2000
   %stop = or i1 %tired, %crowded
   br i1 %stop, label %sleep, label %resume
 
