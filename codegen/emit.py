@@ -57,6 +57,8 @@ class Emitter(Values):
                 self.assign(var, value)
             case ir.Store(buffer, index, value):
                 self.store(buffer, index, value)
+            case ir.Prefetch(buffer, index, level):
+                self.prefetch(buffer, index, level)
             case ir.Fail():
                 self.fail(stmt)
             case ir.Alloc() | ir.Tile():

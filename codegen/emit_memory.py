@@ -174,6 +174,12 @@ class Memory(State):
         function = self.intrinsic(f"llvm.masked.store.{mangled(raw.type)}.p0", ll.VoidType(), types)
         b.call(function, [raw, pointer, I32(alignment), self.lanes.mask])
 
+    def prefetch(self, buffer: ir.Buffer, index: tuple[ir.Expr, ...], level: int) -> None:
+        """A read of a line to be kept in cache ``level`` and those behind it."""
+        pointer = self.address(buffer, self.value(buffer.offset(index)))
+        function = self.intrinsic("llvm.prefetch.p0", ll.VoidType(), [pointer.type, I32, I32, I32])
+        self.builder.call(function, [pointer, I32(0), I32(4 - level), I32(1)])
+
     def scatter(self, buffer: ir.Buffer, index: tuple[ir.Expr, ...], form: Linear, raw: ll.Value) -> None:
         assert self.lanes is not None
         b = self.builder

@@ -47,6 +47,7 @@ def load(source: KernelSource) -> Kernel:
 def namespace() -> dict[str, Any]:
     """Every name that a printed kernel may use."""
     names: dict[str, Any] = {"tile": lambda f: f, "vector": range, "unroll": range, "registers": _registers, "select": _select}
+    names["prefetch"] = lambda buffer, offset, level: None
     names.update(inf=float("inf"), nan=float("nan"))
     names.update(share=lambda n, i, of: n * i // of, quotient=lambda a, b: a // b, remainder=lambda a, b: a % b)
     for dtype in dtypes.ALL:

@@ -162,6 +162,8 @@ class _Printer:
                 return [f"{self.name(var)} = {self.expr(value)}"]
             case ir.Store(buffer, index, value):
                 return [f"{self.access(buffer, index)} = {self.expr(value)}"]
+            case ir.Prefetch(buffer, index, level):
+                return [f"prefetch({self.name(buffer)}, {self.expr(buffer.offset(index))}, {level})"]
             case ir.Fail(condition, code, value):
                 return [f"if {self.expr(condition)}:", f"    extents[0] = {self.expr(value)}", f"    return {code}"]
             case ir.Alloc(buffer):
@@ -222,7 +224,7 @@ class _Printer:
 
 
 _RESERVED = (
-    *("share", "quotient", "remainder", "tile", "vector", "unroll", "range", "registers", "select"),
+    *("share", "quotient", "remainder", "tile", "vector", "unroll", "range", "registers", "select", "prefetch"),
     *("minimum", "maximum", "divide", "rem", "shl", "shr", "neg", "logical_not"),
     *(dtype.name for dtype in dtypes.ALL),
     *UNARY,
@@ -256,7 +258,7 @@ def free_names(tile: ir.Tile, nest: ir.LoopNest) -> tuple[tuple[ir.Buffer, ...],
     for stmt in ir.statements(tile.body):
         if isinstance(stmt, ir.For | ir.Let | ir.Declare):
             bound.add(stmt.var)
-        if isinstance(stmt, ir.Store):
+        if isinstance(stmt, ir.Store | ir.Prefetch):
             used_buffers.add(stmt.buffer.root)
         for e in ir.expressions(stmt):
             for x in ir.walk(e):

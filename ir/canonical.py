@@ -89,6 +89,8 @@ class _Rewriter:
                 return replace(stmt, value=self.expr(stmt.value))
             case ir.Store(buffer, index, value):
                 return ir.Store(self.buffer(buffer), tuple(map(self.expr, index)), self.expr(value))
+            case ir.Prefetch(buffer, index):
+                return replace(stmt, buffer=self.buffer(buffer), index=tuple(map(self.expr, index)))
             case ir.Fail(condition, code, value):
                 return ir.Fail(self.expr(condition), code, self.expr(value))
             case ir.Alloc(buffer):

@@ -212,6 +212,8 @@ class _Machine:
                 return self.fail(self.expression(condition), code)
             case ir.Alloc(buffer):
                 return self.alloc(self.private(buffer))
+            case ir.Prefetch():
+                return lambda: None
             case ir.Tile(body):
                 return self.body(body)
             case _:

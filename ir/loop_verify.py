@@ -209,6 +209,8 @@ class _Walk:
                 self.assign(var, value)
             case ir.Store(buffer, index, value):
                 self.store(buffer, index, value)
+            case ir.Prefetch(buffer, index):
+                self.prefetch(buffer, index)
             case ir.If(condition, then, orelse):
                 self.condition(condition)
                 for side, holds in ((then, True), (orelse, False)):
@@ -355,6 +357,13 @@ class _Walk:
             raise self.error(f"stores a {value.dtype} into {buffer.name!r}, which holds {buffer.dtype}")
         access = self.access(buffer, index, "stored")
         self.stores.append(self.remember(access, frozenset(self.ranges.variables((value,)))))
+
+    def prefetch(self, buffer: ir.Buffer, index: tuple[ir.Expr, ...]) -> None:
+        """A hint may lie outside of the buffer."""
+        if buffer.root not in self.buffers or buffer.scope == "register" or len(index) != len(buffer.shape):
+            raise self.error(f"{buffer.scope} buffer {buffer.name!r} cannot be prefetched with {len(index)} indices here")
+        if any(i.dtype is not ir.INDEX for i in index):
+            raise self.error(f"{buffer.name!r} is indexed with something that is no {ir.INDEX}")
 
     # --- accesses -------------------------------------------------------------------------------------------------------------------
 

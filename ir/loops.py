@@ -322,6 +322,16 @@ class Alloc(Stmt):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Prefetch(Stmt):
+    """Brings the line of an element closer: a hint without effect on values, so the index may lie outside of the buffer.
+    ``level`` is the cache it comes to: 1 when it is needed soon, 2 when it is needed later."""
+
+    buffer: Buffer
+    index: tuple[Expr, ...]
+    level: int = 1
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Tile(Stmt):
     """A region emitted as one LLVM function; everything outside is Numba source."""
 
@@ -702,6 +712,8 @@ def expressions(stmt: Stmt) -> tuple[Expr, ...]:
             return (stmt.value,)
         case Store():
             return (*stmt.index, stmt.value)
+        case Prefetch():
+            return stmt.index
         case Fail():
             return (stmt.condition, stmt.value)
         case _:
@@ -744,6 +756,8 @@ def _map_statement(stmt: Stmt, f: Callable[[Expr], Expr]) -> Stmt:
             return replace(stmt, value=f(stmt.value))
         case Store():
             return Store(stmt.buffer, tuple(f(i) for i in stmt.index), f(stmt.value))
+        case Prefetch():
+            return replace(stmt, index=tuple(f(i) for i in stmt.index))
         case Fail():
             return Fail(f(stmt.condition), stmt.code, f(stmt.value))
         case Tile():

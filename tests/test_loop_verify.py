@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -436,3 +437,14 @@ def test_facts_about_sums_bound_what_is_built_from_them() -> None:
     ranges.enter(For(j, n, ()))
     assert ranges.interval(i * 4 + j) == (0, 29)
     assert ranges.interval((i * 4 + j) * 5 + 2) == (2, 147)
+
+
+@pytest.mark.parametrize(
+    ("buffer", "index", "says"),
+    [(X, (ir.ZERO, ir.ZERO), "2 indices"), (replace(X, scope="register"), (ir.ZERO,), "register"), (X, (ZERO,), "no int64")],
+)
+def test_a_prefetch_may_lie_outside_of_a_buffer(buffer: ir.Buffer, index: tuple[ir.Expr, ...], says: str) -> None:
+    nest = LoopNest("hint", (X, Y), (ir.Prefetch(X, (Const(1 << 20),)),))
+    assert not verify(nest).undecided
+    with pytest.raises(VerificationError, match=says):
+        verify(replace(nest, body=(ir.Prefetch(buffer, index),)))

@@ -37,6 +37,41 @@ def test_matmul(m: int, k: int, n: int, constant: bool) -> None:
         agrees(make_model([node], {"a": ["M", "K"], "b": ["K", "N"]}, ["y"]), {"a": a, "b": b})
 
 
+@settings(max_examples=8, deadline=None)
+@given(
+    m=st.sampled_from([1, 2, 6, 7, 16, 33, 49]),
+    k=st.sampled_from([257, 320, 512, 521, 1000]),
+    n=st.sampled_from([1, 7, 24, 33, 100]),
+    constant=st.booleans(),
+    turned=st.booleans(),
+)
+def test_long_sums_are_sums_of_parts(m: int, k: int, n: int, constant: bool, turned: bool) -> None:
+    """Parts of the sum over all rows of a task, whatever rows and columns are left over; bias and activation at the end, once."""
+    a, b, c = (np.abs(values(*shape, seed=i)) for i, shape in enumerate([(m, k), (n, k) if turned else (k, n), (n,)]))
+    nodes = [oh.make_node("Gemm", ["a", "b", "c"], ["s"], transB=int(turned)), oh.make_node("Sqrt", ["s"], ["y"])]
+    inputs: dict[str, Any] = {"a": ["M", k]} if constant else {"a": ["M", "K"], "b": list(b.shape)}
+    model = make_model(nodes, inputs, ["y"], {"b": b, "c": c} if constant else {"c": c})
+    agrees(model, {"a": a} if constant else {"a": a, "b": b})
+
+
+@pytest.mark.parametrize(("channels", "filters", "size", "kernel", "stride"), [
+    (64, 24, 7, 3, 1), (64, 520, 7, 1, 1), (256, 40, 14, 1, 2), (320, 16, 30, 1, 1), (40, 72, 15, 3, 2), (512, 8, 5, 3, 1),
+])  # fmt: skip
+def test_chunks_of_images_and_parts_of_channels(channels: int, filters: int, size: int, kernel: int, stride: int) -> None:
+    nodes = [
+        oh.make_node("Conv", ["x", "u"], ["t"]),
+        oh.make_node("Conv", ["t", "w", "b"], ["c"], pads=[kernel // 2] * 4, strides=[stride, stride]),
+        oh.make_node("Relu", ["c"], ["y"]),
+    ]
+    constants = {
+        "u": values(channels, 3, 1, 1),
+        "w": values(filters, channels, kernel, kernel, seed=1),
+        "b": values(filters, seed=2),
+    }
+    for batch in (1, 2):
+        agrees(make_model(nodes, {"x": ["N", 3, "H", "W"]}, ["y"], constants), {"x": values(batch, 3, size, size)})
+
+
 @pytest.mark.parametrize(
     ("left", "right"),
     [((2, 1, 9, 5), (3, 5, 17)), ((5,), (5, 9)), ((4, 5), (5,)), ((7,), (7,)), ((3, 4, 5), (5, 6)), ((1, 8, 3), (4, 3, 8))],

@@ -10,12 +10,11 @@ from ...ir import loops as ir
 from ..ops.builder import neutral
 from .contraction import Contraction, depends
 from .contraction_sums import sum_loops
+from .contraction_tasks import cut
+from .prefetching import PartAhead, blocks_ahead
 from .reduction import step_of
 from .register_blocks import ColumnBlocks
 from .register_tile import PART, register_tile
-
-TASKS = 16
-"""With fewer blocks of columns and outer axes than this, blocks of rows are tasks too."""
 
 Place = tuple[ir.Expr, ...]
 At = Callable[[ir.Expr], tuple[Place, Place]]
@@ -49,6 +48,7 @@ class _Emission:
         a, registers = self.a, self.blocks.registers
         self.b = a.lowering.builder
         self.height, columns = registers.rows, registers.columns
+        self.lanes = a.lowering.target.lanes(a.term.dtype.bits)
         count = self.blocks.count
         self.block: ir.Expr = ir.Var("vo", extent=ir.Const(count)) if count > 1 else ir.ZERO
         self.column = ir.Var("v", extent=ir.Const(columns))
@@ -62,16 +62,12 @@ class _Emission:
     def emit(self) -> None:
         """The parallel loops: outer axes, blocks of columns, and as many chunks of rows as make enough tasks."""
         a, b = self.a, self.b
-        loops = [a.axes[i] for i in self.outer if i < a.vector]
-        loops += [self.block] if isinstance(self.block, ir.Var) else []
-        loops += [a.axes[i] for i in self.outer if i > a.vector]
-        tasks = self.blocks.count
-        for i in self.outer:
-            tasks *= a.tensor.shape[i]
-        self._cut(-(-TASKS // max(1, tasks)))
-        for chunks in (self.bands, self.strips):
-            if isinstance(chunks.number, ir.Var):
-                loops.append(chunks.number)
+        tasks = cut(a, self.outer, self.blocks.count)
+        self._cut(tasks.chunks)
+        inner = [self.block, self.bands.number, self.strips.number]
+        if tasks.rows_first:
+            inner = [*inner[1:], self.block]
+        loops = [*(a.axes[i] for i in self.outer), *(v for v in inner if isinstance(v, ir.Var))]
         with b.collect() as body:
             self._task()
         nest: ir.Body = tuple(body)
@@ -173,7 +169,8 @@ class _Emission:
             if self.tiles:
                 with self._loop("ro", self.strips.here) as tile:
                     first = (self.strips.number * self.strips.length + tile) * self.height
-                    self._tile(self.height, self._at(inner, band, first, tile * self.height), write)
+                    share = inner * self.strips.here + tile if isinstance(inner, ir.Var) else tile
+                    self._tile(self.height, self._at(inner, band, first, tile * self.height), write, share)
             if self.rest and isinstance(self.strips.number, ir.Var):
                 with self.b.when(self.strips.number.eq(self.strips.count - 1)):
                     done = (self.whole - self.strips.number * self.strips.length) * self.height
@@ -187,15 +184,37 @@ class _Emission:
 
     # --- one tile --------------------------------------------------------------------------------------------------------------
 
-    def _tile(self, rows: int, at: At, write: Write) -> None:
-        """Sums in registers, then ``write`` for every element of the tile."""
+    def _tile(self, rows: int, at: At, write: Write, share: ir.Expr | None = None) -> None:
+        """Sums in registers, then ``write`` for every element of the tile. The tile with number ``share`` in its task asks for its share
+        of the next part of the weights."""
         a, b = self.a, self.b
         row: ir.Expr = ir.Var("r", extent=ir.Const(rows)) if rows > 1 else ir.ZERO
         place, cell = at(row)
         reduce = a.define(*place)
         term = self._pack_constants(self._replace_packed(reduce.term(*self.sum.values)), place, row)
         row = row if isinstance(row, ir.Var) else ir.Var("r", extent=ir.ONE)
-        register_tile(b, row, self.column, self.sum.loops, term, lambda total: write(place, cell, total, reduce.finish))
+        loops = self.sum.loops
+        loads = [e for e in ir.walk(term) if isinstance(e, ir.Load)]
+
+        parts: list[PartAhead] = []
+        if share is not None and (self.sum.parts or isinstance(self.block, ir.Var)):
+            weights = [e for e in loads if a.constant(e) is not None and e.index[-1] is self.column]
+            parts = [PartAhead(load, (*loops, self.column), share, self._shares()) for load in weights]
+        for part in parts:
+            part.before(b)
+
+        def ahead() -> None:
+            for load in loads:
+                if not depends(load, self.column):
+                    blocks_ahead(b, load, loops, row, rows * self.blocks.registers.columns / (2 * self.lanes))
+            for part in parts:
+                part.inside(b)
+
+        register_tile(b, row, self.column, loops, term, lambda total: write(place, cell, total, reduce.finish), ahead=ahead)
+
+    def _shares(self) -> int:
+        """Tiles in a task."""
+        return max(1, ir.hint(self.bands.length) * min(ir.hint(self.strips.length), self.tiles))
 
     def _pack_constants(self, term: ir.Expr, place: Place, row: ir.Expr) -> ir.Expr:
         """Replaces each load of a constant by one of a copy laid out in the order of the loops."""

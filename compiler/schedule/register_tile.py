@@ -29,9 +29,11 @@ def register_tile(
     store: Callable[[ir.Expr], None],
     *,
     parts: int = 0,
+    ahead: Callable[[], None] | None = None,
 ) -> None:
     """Emits the sum of ``term`` over ``loops`` in each cell of a tile, ``row`` (unused where its extent is 1) x ``column``, and what
-    ``store`` does with the sum. The first ``parts`` of the loops are over parts that are summed first (see ``in_parts``)."""
+    ``store`` does with the sum. The first ``parts`` of the loops are over parts that are summed first (see ``in_parts``). ``ahead`` emits
+    what stands at the start of the first loop, before those inside it."""
     rows, columns = (ir.hint(v.extent) if v.extent is not None else 1 for v in (row, column))
     cell = (row if rows > 1 else ir.ZERO, column)
 
@@ -51,15 +53,21 @@ def register_tile(
     def add(buffer: ir.Buffer, value: ir.Expr) -> None:
         each(lambda: b.store(buffer, cell, ir.Binary("add", buffer(*cell), value)))
 
+    def sum_into(buffer: ir.Buffer, loops: Sequence[ir.Var]) -> None:
+        with b.nested(loops[:1]):
+            if ahead is not None:
+                ahead()
+            with b.nested(loops[1:]):
+                add(buffer, term)
+
     total = cleared("total" if parts else "acc")
-    with b.nested(loops[:parts] if parts else loops):
-        value = term
-        if parts:
+    if parts:
+        with b.nested(loops[:parts]):
             part = cleared("acc")
-            with b.nested(loops[parts:]):
-                add(part, term)
-            value = part(*cell)
-        add(total, value)
+            sum_into(part, loops[parts:])
+            add(total, part(*cell))
+    else:
+        sum_into(total, loops)
     each(lambda: store(total(*cell)))
 
 
