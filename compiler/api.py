@@ -87,6 +87,7 @@ def compile_graph(graph: Graph, engine: Engine) -> CompiledModel:
     examples = [_example(spec) for spec in inputs]
     if not numbers and all(example is not None for example in examples):
         compiled.prepare(*examples)
+        compiled.seal()
     return compiled
 
 

@@ -67,7 +67,8 @@ class StagedGraph:
 class Stage:
     """One native program, the host nodes that can run after it, and the graph that remains."""
 
-    graph: Graph
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
     constants: Mapping[str, np.ndarray]
     """Values known before anything runs that host nodes read or that are outputs."""
     native: Executable | None
@@ -103,7 +104,8 @@ class Stage:
         steps = tuple(_host_step(node, planned, engine) for node in ready)
         reads = {*graph.outputs, *(name for node in ready for name in node_reads(node))}
         return Stage(
-            graph,
+            graph.inputs,
+            graph.outputs,
             {name: planned.constants[name] for name in reads if name in planned.constants},
             native,
             outputs,
@@ -121,7 +123,7 @@ class Stage:
             return self.run_native(inputs)
         results, fresh = self.run_values(inputs)
         seen: set[str] = set()
-        for i, name in enumerate(self.graph.outputs):
+        for i, name in enumerate(self.outputs):
             if name in seen or name not in fresh:
                 results[i] = _copy(results[i])
             seen.add(name)
@@ -139,7 +141,7 @@ class Stage:
         native = self.native.program.outputs if self.native else ()
         known = {name: spec.extents for name, spec in zip(self.native_outputs, native, strict=False)}
         known.update((name, array.shape) for name, array in self.constants.items())
-        return tuple(known.get(name) for name in self.graph.outputs)
+        return tuple(known.get(name) for name in self.outputs)
 
     def bind(self, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray]) -> Callable[[], None]:
         """What computes ``outputs`` from ``inputs``: natively in place, or with copies of the results where the host has a part in it."""
@@ -147,7 +149,7 @@ class Stage:
             return self.native.bind([inputs[i] for i in self.picks], outputs)
 
         def run() -> None:
-            for name, array, result in zip(self.graph.outputs, outputs, self.run(inputs), strict=True):
+            for name, array, result in zip(self.outputs, outputs, self.run(inputs), strict=True):
                 if not isinstance(result, np.ndarray) or (result.shape, result.dtype) != (array.shape, array.dtype):
                     got = f"{result.dtype}{list(result.shape)}" if isinstance(result, np.ndarray) else type(result).__name__
                     raise InputError(f"output array for {name!r} is {array.dtype}{list(array.shape)}, the result is {got}")
@@ -167,7 +169,7 @@ class Stage:
 
     def run_values(self, inputs: Sequence[Value]) -> tuple[list[Value], set[str]]:
         """The outputs in graph order, and the names of the values that native programs made."""
-        outputs, fresh, stage = self.graph.outputs, set[str](), self
+        outputs, fresh, stage = self.outputs, set[str](), self
         kept: dict[str, Value] = {}
         while True:
             values = stage.advance(inputs)
@@ -183,7 +185,7 @@ class Stage:
 
     def advance(self, inputs: Sequence[Value]) -> dict[str, Value]:
         """Every value that there is after this stage: inputs, constants that somebody needs, what the program and the host nodes made."""
-        values: dict[str, Value] = dict(zip(self.graph.inputs, inputs, strict=True))
+        values: dict[str, Value] = dict(zip(self.inputs, inputs, strict=True))
         values.update(self.constants)
         if self.native is not None:
             values.update(zip(self.native_outputs, self.run_native(inputs), strict=True))

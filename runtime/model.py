@@ -128,6 +128,10 @@ class CompiledModel:
         """Makes the plan for inputs like these, and runs nothing."""
         return self.runner_of(self._binder.bind(args, named))
 
+    def seal(self) -> None:
+        """No other plan than those that there are: lets go of the planner, and of the weights as the model has them."""
+        self._planner = _no_other
+
     @property
     def plans(self) -> tuple[Runner, ...]:
         """The runners kept, the one used least recently first."""
@@ -218,3 +222,7 @@ class CompiledModel:
             if spec.name == name:
                 return index
         raise InputError(f"the model has no output {name!r}; its outputs are {', '.join(map(str, self.outputs))}")
+
+
+def _no_other(inputs: tuple[Value, ...]) -> Runner:
+    raise InputError(f"the model is compiled for other shapes than {[getattr(value, 'shape', value) for value in inputs]}")

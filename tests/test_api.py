@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import re
 from dataclasses import fields
 from pathlib import Path
@@ -15,6 +16,8 @@ from onnx.helper import make_node
 import loopnest
 from loopnest.compiler import kernels
 from loopnest.compiler.config import Config, NodeOptions, Tile
+from loopnest.ir.errors import InputError
+from loopnest.ir.graph import Graph
 from loopnest.runtime.cache import open_cache
 from loopnest.runtime.program import Program
 from tests.graphs import make_model, reference, tensor, values
@@ -357,3 +360,24 @@ def test_a_directory_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(loopnest.ConfigError, match="cannot dump to"):
         loopnest.compile(doubled(3), config={"dump": str(tmp_path / "file")})
+
+
+def graphs_alive() -> int:
+    gc.collect()
+    return sum(isinstance(item, Graph) for item in gc.get_objects())
+
+
+def test_a_model_of_fixed_shapes_lets_go_of_its_graph() -> None:
+    """Its weights are packed, and no other plan can be asked for: what the model file held need not stay in memory."""
+    weight = values(16, 16)
+    model = make_model([make_node("MatMul", ["x", "w"], ["y"])], {"x": ("N", 16)}, ["y"], {"w": weight})
+    before = graphs_alive()
+    f = loopnest.compile(model, shapes={"x": (3, 16)})
+    x = values(3, 16, seed=1)
+    np.testing.assert_allclose(f(x), x @ weight, rtol=1e-5, atol=1e-5)
+    assert graphs_alive() == before
+    g = loopnest.compile(model)
+    assert graphs_alive() > before
+    np.testing.assert_allclose(g(x), x @ weight, rtol=1e-5, atol=1e-5)
+    with pytest.raises(InputError, match="extent 4 in dim 0"):
+        f(values(4, 16))
