@@ -67,7 +67,7 @@ def stages(
 def _compile(model: Model, target: str, shapes: Shapes, config: Config, threads: int | None, dump: Dump) -> CompiledModel:
     engine = make_engine(target, config, threads, dump)
     graph = load(model, config)
-    _fix_dims(graph, shapes)
+    fix_dims(graph, shapes)
     return compile_graph(graph, engine)
 
 
@@ -124,7 +124,7 @@ def load(model: Model, config: Config) -> Graph:
     return graph
 
 
-def _fix_dims(graph: Graph, shapes: Shapes) -> None:
+def fix_dims(graph: Graph, shapes: Shapes) -> None:
     """Gives inputs the shapes that the user fixes; other inputs and outputs get the extents of dims of the same names."""
     extents: dict[str, int] = {}
     for name, shape in shapes.items():

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Generator, Hashable, Mapping
+import time
+from collections.abc import Generator, Hashable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
@@ -15,7 +16,7 @@ import llvmlite
 from ..codegen.source import KernelSource
 from ..codegen.target import Target
 from ..ir.errors import LoopnestError, VerificationError
-from ..runtime.cache import CacheKey, KernelCache, source_fingerprint
+from ..runtime.cache import CacheKey, Claim, KernelCache, source_fingerprint
 from ..runtime.cpus import available_cpus
 from ..runtime.linker import Linked, link
 from . import progress
@@ -37,6 +38,9 @@ class KernelRequest:
 HELPED = 4
 """As many kernels to compile are worth a helper: a process takes about 0.1 s to start, and a second to import Numba."""
 
+PATIENCE = 60.0
+"""Seconds to wait for what other processes compile: one of them may be stopped."""
+
 _loops: dict[Hashable, bytes] = {}
 """Loops over tasks that were compiled for this process, by the keys of their jobs."""
 
@@ -54,6 +58,9 @@ class Kernels:
     _objects: dict[str, tuple[bytes, str]] = field(default_factory=dict)
     _jobs: Jobs | None = None
     _asked: set[Hashable] = field(default_factory=set)
+    _claims: dict[str, Claim] = field(default_factory=dict[str, Claim])
+    _elsewhere: set[str] = field(default_factory=set[str])
+    """Kernels that other processes are making."""
     _users: int = 0
     _lock: threading.RLock = field(default_factory=threading.RLock)
 
@@ -72,6 +79,9 @@ class Kernels:
                 if last:
                     self._jobs = None
                     self._asked.clear()
+                    self._elsewhere.clear()
+                    while self._claims:
+                        self._claims.popitem()[1].release()
                     self._objects.clear()
             if last:
                 jobs.close()
@@ -85,11 +95,13 @@ class Kernels:
         with self._lock:
             if self._jobs is None or digest in self._addresses or digest in self._objects or digest in self._asked:
                 return
-            entry = self.cache.get(request.key) if self.cache else None
-            if entry is None:
-                self._submit(self._jobs, request)
+            if digest in self._elsewhere or self._find(request):
+                return
+            claim = self.cache.claim(request.key) if self.cache else Claim()
+            if claim is None:
+                self._elsewhere.add(digest)
             else:
-                self._objects[digest] = entry.object_code, entry.symbol
+                self._make(self._jobs, request, claim)
 
     def addresses_of(self, requests: Mapping[str, KernelRequest]) -> dict[str, int]:
         """The address of each kernel, by digest; those in neither memory nor cache are compiled.
@@ -110,12 +122,38 @@ class Kernels:
             self._keep(request, module, module.object_code())
         return module
 
+    def _find(self, request: KernelRequest) -> bool:
+        """Whether the cache has a kernel, whose code is then there."""
+        entry = self.cache.get(request.key) if self.cache else None
+        if entry is not None:
+            self._objects[request.key.digest] = entry.object_code, entry.symbol
+        return entry is not None
+
+    def _make(self, jobs: Jobs, request: KernelRequest, claim: Claim) -> None:
+        """Has a kernel made, unless another process or thread has done so, or is about to."""
+        if request.key.digest in self._asked or self._find(request):
+            claim.release()
+        else:
+            self._claims[request.key.digest] = claim
+            self._submit(jobs, request)
+
+    def _wait_for_others(self, jobs: Jobs, requests: Sequence[KernelRequest]) -> None:
+        """Brings kernels that other processes were making: from the cache when they are done, made here when they have not done it."""
+        deadline = time.monotonic() + PATIENCE
+        for request in requests if self.cache else ():
+            claim = self.cache.claim(request.key, max(0.0, deadline - time.monotonic())) if self.cache else None
+            with self._lock:
+                self._elsewhere.discard(request.key.digest)
+                self._make(jobs, request, claim or Claim())
+        jobs.finish([request.key.digest for request in requests if request.key.digest in self._asked], lambda _: None)
+
     def _bring(self, jobs: Jobs, missing: Mapping[str, KernelRequest]) -> None:
         for request in missing.values():
             self.expect(request)
         wanted = [digest for digest in missing if digest in self._asked]
         found = len(missing) - len(wanted)
         jobs.finish(wanted, lambda done: progress.report("kernels", found + done, len(missing)))
+        self._wait_for_others(jobs, [request for digest, request in missing.items() if digest in self._elsewhere])
         with self._lock:
             objects = {digest: self._objects[digest] for digest in missing if digest not in self._addresses}
             if objects:
@@ -171,6 +209,9 @@ class Kernels:
             self._objects[request.key.digest] = code, module.symbol
         if self.cache:
             self.cache.put(request.key, code, module.symbol)
+        claim = self._claims.pop(request.key.digest, None)
+        if claim:
+            claim.release()
 
 
 @contextmanager

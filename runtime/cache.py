@@ -13,16 +13,17 @@ import json
 import os
 import struct
 import threading
+import warnings
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from .files import CacheFiles, CacheWarning, Damaged
+from .files import CacheFiles, CacheWarning, Claim, Damaged
 
-__all__ = ["CacheEntry", "CacheKey", "CacheStats", "CacheWarning", "KernelCache", "open_cache", "source_fingerprint"]
+__all__ = ["CacheEntry", "CacheKey", "CacheStats", "CacheWarning", "Claim", "KernelCache", "open_cache", "source_fingerprint"]
 
 MAGIC = b"LOOPNEST KERNEL1"
 _HEADER = struct.Struct("<16s32sI")
@@ -131,11 +132,17 @@ class KernelCache:
         if self.files is not None:
             self.files.write(_name(key), [_encode(key, entry)])
 
-    def explain(self, key: CacheKey) -> str:
-        """Why ``key`` misses: the first part that differs from the stored key that agrees with it furthest. Reads every entry."""
-        nearest = max((found for stored in self.keys() if (found := key.difference(stored))), default=None)
-        if self.get(key) is not None:
-            return "the kernel is in the cache"
+    def claim(self, key: CacheKey, timeout: float = 0.0) -> Claim | None:
+        """The right to compile a kernel, so that of many processes one does; None while another one has it, for ``timeout`` seconds."""
+        return self.files.claim(_name(key), timeout) if self.files else Claim()
+
+    def explain(self, key: CacheKey, stored: Sequence[CacheKey] | None = None) -> str | None:
+        """Why ``key`` is not in the cache, or None: the first part that differs from the key that agrees with it furthest, of the
+        ``stored`` ones (all, when None: every entry is read)."""
+        stored = list(self.keys()) if stored is None else stored
+        if key.digest in self._memory or key in stored:
+            return None
+        nearest = max((found for other in stored if (found := key.difference(other))), default=None)
         return "the cache is empty" if nearest is None else nearest[1]
 
     def keys(self) -> Iterator[CacheKey]:
@@ -196,20 +203,25 @@ def _decode(data: bytes) -> tuple[CacheKey, CacheEntry]:
     return key, entry
 
 
-def default_directory() -> Path:
-    """Where kernels are kept unless a config says otherwise: ``LOOPNEST_CACHE_DIR``, else the user's cache directory."""
+def default_directory() -> Path | None:
+    """Where kernels are kept unless a config says otherwise: ``LOOPNEST_CACHE_DIR``, else the user's cache directory, if there is one."""
     chosen = os.environ.get("LOOPNEST_CACHE_DIR")
     if chosen:
         return Path(chosen)
     import platformdirs
 
-    return Path(platformdirs.user_cache_dir("loopnest"))
+    found = Path(platformdirs.user_cache_dir("loopnest"))
+    return found if found.is_absolute() else None  # "~/.cache/loopnest" as it stands, where nobody knows a home
 
 
 @cache
 def open_cache(directory: str | None = None, max_bytes: int = DEFAULT_MAX_BYTES) -> KernelCache:
     """The cache of ``directory`` (None: the default one), shared by everything in this process."""
-    return KernelCache(directory if directory is not None else default_directory(), max_bytes)
+    found = default_directory() if directory is None else Path(directory)
+    if found is None:
+        message = "loopnest cache: it is kept in memory only: there is no home directory, and LOOPNEST_CACHE_DIR names no other"
+        warnings.warn(message, CacheWarning, stacklevel=3)
+    return KernelCache(found.absolute() if found else None, max_bytes)
 
 
 SOURCES = ("codegen/**/*.py", "ir/*.py")

@@ -1,8 +1,10 @@
 """Files that many processes share without trusting the disk: whole or absent, this user's own, checked, and removed by age.
 
 A file is written under a temporary name and renamed, so that any number of processes may read and write a directory without locks. What is
-read must be a regular file that this user alone can have written, and carry the right checksum; anything else is removed and counts as
-absent. No state of the disk is an error: each kind of problem is one ``CacheWarning``.
+read must be a regular file in a directory that this user alone can write, and carry the right checksum; anything else is removed and
+counts as absent. No state of the disk is an error: each kind of problem is one ``CacheWarning``.
+
+Locks (``claim``) only keep processes from doing the same work; nothing is wrong where they do not work.
 """
 
 from __future__ import annotations
@@ -15,12 +17,17 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple, TypeVar
+
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
 
 T = TypeVar("T")
 FOLDERS = {"kernels": ".kernel", "weights": ".array"}
 """What a cache directory holds, and how the names of files in each folder end."""
 _STALE_SECONDS = 3600
+_CLOCK_SECONDS = 60
+_LEFTOVERS = (".tmp", ".lock")
 _serial = itertools.count()
 
 
@@ -32,6 +39,28 @@ class Damaged(Exception):
     """Says what is wrong with an entry."""
 
 
+class FileStatus(NamedTuple):
+    """A file of the cache. ``used``: the time of last use, in seconds since the epoch."""
+
+    used: float
+    nbytes: int
+    name: str
+
+
+class Claim:
+    """The right to make an entry, until it is released."""
+
+    def __init__(self, lock: BaseFileLock | None = None) -> None:
+        self._lock = lock
+
+    def release(self) -> None:
+        """Gives the right back. The file of the lock goes too: who waits for it finds the entry made, as does who makes another lock."""
+        if self._lock is not None:
+            _remove(Path(self._lock.lock_file))
+            with contextlib.suppress(OSError):
+                self._lock.release()
+
+
 class CacheFiles:
     """The files of one cache directory, which holds at most about ``max_bytes``. Safe from many threads and many processes."""
 
@@ -40,11 +69,14 @@ class CacheFiles:
         self.max_bytes = max_bytes
         self.writable = True
         self._warned: set[str] = set()
+        self._trusted: dict[str, bool] = {}
         self._unchecked: int | None = None  # bytes written since the directory was last measured; None before the first time
 
     def read(self, name: str, decode: Callable[[BinaryIO], T]) -> T | None:
         """What ``decode`` makes of a file; None where there is none, or ``decode`` finds it ``Damaged``."""
         path = self.root / name
+        if not self._trusts(path.parent):
+            return None
         try:
             with _open_own(path) as file:
                 found = decode(file)
@@ -63,8 +95,11 @@ class CacheFiles:
 
     def peek(self, name: str, decode: Callable[[BinaryIO], T]) -> T | None:
         """As ``read``, but nothing is warned of, removed, or counted as used."""
+        path = self.root / name
+        if not self._trusts(path.parent):
+            return None
         try:
-            with _open_own(self.root / name) as file:
+            with _open_own(path) as file:
                 return decode(file)
         except (OSError, Damaged):
             return None
@@ -88,6 +123,8 @@ class CacheFiles:
 
     def _write(self, path: Path, parts: Sequence[bytes | memoryview]) -> None:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not self._trusts(path.parent):
+            raise PermissionError("it belongs to another user, or others may write it")
         temporary = path.with_name(f"{path.stem}.{os.getpid()}.{time.time_ns()}.{next(_serial)}.tmp")
         handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o600)
         try:
@@ -99,36 +136,81 @@ class CacheFiles:
             _remove(temporary)
             raise
 
-    def names(self, folder: str, suffix: str | None = None) -> list[str]:
-        """The files of a folder, in no particular order."""
-        suffix = suffix or FOLDERS[folder]
+    def claim(self, name: str, timeout: float = 0.0) -> Claim | None:
+        """The right to make a file, against other processes and threads; None where another one still has it after ``timeout`` seconds.
+
+        It ends with its process, however that ends. Where there can be no locks, everybody has it.
+        """
+        path = self.root / name
+        if not self.writable:
+            return Claim()
         try:
-            return [f"{folder}/{entry.name}" for entry in os.scandir(self.root / folder) if entry.name.endswith(suffix)]
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if not self._trusts(path.parent):
+                return Claim()
+            from filelock import FileLock, Timeout
+
+            lock = FileLock(path.with_suffix(".lock"), thread_local=False)
+            try:
+                lock.acquire(timeout=timeout, poll_interval=0.02)
+            except Timeout:
+                return None
+        except (OSError, NotImplementedError):
+            return Claim()
+        return Claim(lock)
+
+    def names(self, folder: str, *suffixes: str) -> list[str]:
+        """The files of a folder, in no particular order."""
+        suffixes = suffixes or (FOLDERS[folder],)
+        try:
+            return [f"{folder}/{entry.name}" for entry in os.scandir(self.root / folder) if entry.name.endswith(suffixes)]
         except OSError:
             return []
 
-    def prune(self, max_bytes: int | None = None) -> None:
-        """Removes the files used longest ago until the directory holds nine tenths of ``max_bytes``, and abandoned temporary files."""
+    def statuses(self, *suffixes: str) -> list[FileStatus]:
+        """What the directory holds, the file used longest ago first. A time in the future, as after a clock was set back, is long ago."""
+        found: list[FileStatus] = []
+        latest = time.time() + _CLOCK_SECONDS
+        for name in (name for folder in FOLDERS for name in self.names(folder, *suffixes)):
+            with contextlib.suppress(OSError):
+                status = (self.root / name).lstat()
+                used = status.st_mtime if status.st_mtime <= latest else 0.0
+                found.append(FileStatus(used, status.st_size, name))
+        return sorted(found)
+
+    def prune(self, max_bytes: int | None = None) -> int:
+        """Removes the files used longest ago until the directory holds nine tenths of ``max_bytes``, where it holds more, and what was
+        abandoned. Returns the bytes removed."""
         max_bytes = self.max_bytes if max_bytes is None else max_bytes
-        now, found = time.time(), list[tuple[float, int, Path]]()
-        for folder in FOLDERS:
-            for path in (self.root / name for name in (*self.names(folder), *self.names(folder, ".tmp"))):
-                try:
-                    status = path.stat()
-                    if path.suffix == FOLDERS[folder]:
-                        found.append((status.st_mtime, status.st_size, path))
-                    elif abs(now - status.st_mtime) > _STALE_SECONDS:
-                        path.unlink()
-                except OSError:
-                    continue
-        total = sum(size for _, size, _ in found)
-        if total <= max_bytes:
-            return
-        for _, size, path in sorted(found):
-            if total <= max_bytes * 9 // 10:
+        before = time.time() - _STALE_SECONDS
+        removed = sum(_remove(self.root / file.name, file.nbytes) for file in self.statuses(*_LEFTOVERS) if file.used < before)
+        files = self.statuses()
+        total = sum(file.nbytes for file in files)
+        excess = total - max_bytes * 9 // 10 if total > max_bytes else 0
+        for file in files:
+            if excess <= 0:
                 break
-            _remove(path)
-            total -= size
+            excess -= file.nbytes
+            removed += _remove(self.root / file.name, file.nbytes)
+        return removed
+
+    def clear(self) -> int:
+        """Removes everything, and returns how many bytes that were."""
+        return sum(_remove(self.root / file.name, file.nbytes) for file in (*self.statuses(), *self.statuses(*_LEFTOVERS)))
+
+    def _trusts(self, folder: Path) -> bool:
+        """Whether this user alone can put files into ``folder``; true of one that does not exist."""
+        known = self._trusted.get(folder.name)
+        if known is None:
+            try:
+                status = folder.stat()
+            except OSError:
+                return True
+            known = not hasattr(os, "geteuid") or (status.st_uid == os.geteuid() and not status.st_mode & 0o022)
+            self._trusted[folder.name] = known
+        if not known:
+            self.warn("folder", f"{folder} is not used: it belongs to another user, or others may write it")
+        return known
 
     def warn(self, kind: str, message: str) -> None:
         """One warning for each kind of problem."""
@@ -153,6 +235,10 @@ def _open_own(path: Path) -> BinaryIO:
     return file
 
 
-def _remove(path: Path) -> None:
-    with contextlib.suppress(OSError):
+def _remove(path: Path, nbytes: int = 0) -> int:
+    """Removes a file; ``nbytes`` if that could be done."""
+    try:
         path.unlink()
+    except OSError:
+        return 0
+    return nbytes
