@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 
@@ -10,7 +11,7 @@ from ...ir import loops as ir
 from ...ir.dtypes import DType
 from ...ir.graph import TensorType
 from .builder import Builder
-from .context import Op
+from .context import Op, Operand
 from .infer import InferContext
 from .registry import nest
 from .resize import working_dtype
@@ -58,23 +59,28 @@ def grid_sample(op: Op, b: Builder) -> None:
         b.loop("j", y.shape[-1], "vector") as last,
     ):
         o = (*outer, last)
-        taps = [_Axis(op, b, extent).taps(grid(n, *o, x.rank - 3 - d)) for d, extent in enumerate(x.shape[2:])]
+        taps = [Axis(op, b, extent).taps(grid(n, *o, x.rank - 3 - d)) for d, extent in enumerate(x.shape[2:])]
         with b.loop("c", x.shape[1]) as c:
-            total: ir.Expr | None = None
-            for chosen in product(*taps):
-                element = ir.cast(x(n, c, *(ir.cast(tap.index, ir.INDEX) for tap in chosen)), dtype)
-                element = ir.select(ir.all_of(*(tap.inside for tap in chosen)), element, ir.wrap(0, dtype))
-                for tap in chosen:
-                    if tap.weight is not None:
-                        element = element * ir.cast(tap.weight, dtype)
-                total = element if total is None else total + element
-            assert total is not None
-            y.store((n, c, *o), ir.cast(total, y.dtype))
+            y.store((n, c, *o), ir.cast(interpolated(x, (n, c), taps, dtype), y.dtype))
+
+
+def interpolated(x: Operand, channel: tuple[ir.Expr, ...], taps: Sequence[Sequence[Tap]], dtype: DType) -> ir.Expr:
+    """The sum over all neighbours of a place of their weights times the elements of ``x`` there, zero outside; ``taps`` of each axis."""
+    total: ir.Expr | None = None
+    for chosen in product(*taps):
+        element = ir.cast(x(*channel, *(ir.cast(tap.index, ir.INDEX) for tap in chosen)), dtype)
+        element = ir.select(ir.all_of(*(tap.inside for tap in chosen)), element, ir.wrap(0, dtype))
+        for tap in chosen:
+            if tap.weight is not None:
+                element = element * ir.cast(tap.weight, dtype)
+        total = element if total is None else total + element
+    assert total is not None
+    return total
 
 
 @dataclass(frozen=True)
-class _Axis:
-    """One spatial axis of the input."""
+class Axis:
+    """One spatial axis of the input; ``op`` has the attributes of GridSample."""
 
     op: Op
     b: Builder
@@ -82,8 +88,11 @@ class _Axis:
 
     def taps(self, given: ir.Expr) -> list[Tap]:
         """The neighbours of a normalized coordinate in [-1, 1], with what they weigh."""
+        return self.taps_at(self.denormalized(given))
+
+    def taps_at(self, at: ir.Expr) -> list[Tap]:
+        """The neighbours of a place, counted in elements, with what they weigh."""
         mode, padding, b = self.op.attr("mode", "linear"), self.op.attr("padding_mode", "zeros"), self.b
-        at = self.denormalized(given)
         if mode == "nearest":
             at = ir.unary("round", at)
         at = b.let("at", at)

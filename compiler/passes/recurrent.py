@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 import numpy as np
 
-from ...ir.dtypes import DType
-from ...ir.graph import Attribute, Node, TensorType
+from ...ir.graph import Node, TensorType
 from ..ops.infer import InferContext
 from ..ops.rnn import GATES, infer
+from .maker import Maker
 from .rewrite import Outcome, Refusal, Rewrite, rule
 from .view import View
 
@@ -24,7 +23,7 @@ def project_inputs(view: View, node: Node) -> Outcome:
     if x is None or w is None or None in shapes or dtype is None:
         return Refusal("a shape is not known")
     infer(InferContext(node, tuple(view.type(name) for name in node.inputs), ()))
-    make = _Maker(view, dtype)
+    make = Maker(view, dtype)
     directions, columns, features = w
     gates = GATES[node.op]
     flat = make.reshape(node.inputs[0], (x[0] * x[1], features), "x_flat")
@@ -38,45 +37,26 @@ def project_inputs(view: View, node: Node) -> Outcome:
     return Rewrite([*make.nodes, recurrence])
 
 
-def _bias(make: _Maker, node: Node, directions: int, gates: int, hidden: int) -> tuple[str, str]:
+def _bias(make: Maker, node: Node, directions: int, gates: int, hidden: int) -> tuple[str, str]:
     """The bias of the product, and that of GRU's hidden gate where it is added within the recurrence; "" where there is none."""
     given = node.input(3)
     if not given:
         return "", ""
     early = gates - 1 if node.op == "GRU" and node.attrs.get("linear_before_reset") else gates
     sizes = (early * hidden, (gates - early) * hidden) * 2
-    w, w_late, r, r_late = make.split(given, directions, sizes)
+    w, w_late, r, r_late = _split(make, given, directions, sizes)
     total = make.node("Add", (w, r), (directions, sizes[0]), "bias")
     if early < gates:
         total = make.node("Concat", (total, w_late), (directions, gates * hidden), "bias", {"axis": 1})
     return make.reshape(total, (directions * gates * hidden,), "bias"), r_late
 
 
-@dataclass
-class _Maker:
-    """Collects nodes on values of ``dtype``."""
-
-    view: View
-    dtype: DType
-    nodes: list[Node] = field(default_factory=list)
-
-    def node(
-        self, op: str, inputs: Sequence[str], shape: tuple[int, ...], stem: str, attrs: dict[str, Attribute] | None = None
-    ) -> str:
-        name = self.view.new_value(stem, TensorType(self.dtype, shape))
-        self.nodes.append(Node(op, tuple(inputs), (name,), attrs or {}))
-        return name
-
-    def reshape(self, value: str, shape: tuple[int, ...], stem: str) -> str:
-        target = self.view.new_constant(np.array(shape, np.int64), "shape")
-        return self.node("Reshape", (value, target), shape, stem, {"allowzero": 1})
-
-    def split(self, value: str, rows: int, sizes: tuple[int, ...]) -> list[str]:
-        """The parts of axis 1; "" for empty ones."""
-        names = [self.view.new_value("bias", TensorType(self.dtype, (rows, size))) if size else "" for size in sizes]
-        wanted = self.view.new_constant(np.array([size for size in sizes if size], np.int64), "sizes")
-        self.nodes.append(Node("Split", (value, wanted), tuple(filter(None, names)), {"axis": 1}))
-        return names
+def _split(make: Maker, value: str, rows: int, sizes: tuple[int, ...]) -> list[str]:
+    """The parts of axis 1; "" for empty ones."""
+    names = [make.view.new_value("bias", TensorType(make.dtype, (rows, size))) if size else "" for size in sizes]
+    wanted = make.view.new_constant(np.array([size for size in sizes if size], np.int64), "sizes")
+    make.nodes.append(Node("Split", (value, wanted), tuple(filter(None, names)), {"axis": 1}))
+    return names
 
 
 def _trimmed(names: Sequence[str]) -> tuple[str, ...]:
