@@ -17,8 +17,8 @@ Sources: Milakov & Gimelshein, "Online normalizer calculation for softmax" (2018
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from ...ir import loops as ir
 from ..ops.builder import Builder
@@ -27,10 +27,15 @@ from .attention_operands import Heads, Score, lowest
 from .attention_rows import lower_rows
 from .register_tile import in_parts, register_tile
 
-QUERIES = 64
+QUERIES = 128
 """Queries of a task, at most: with their results they stay in the second-level cache."""
 KEYS = 128
 """Keys of a block, at most: they and their values stay in the second-level cache, a tile's scores of them in the first."""
+
+KEYS_ALONE = 32
+"""The same where there is one tile of queries only, which passes several times by the values: they stay in the first-level cache."""
+MANY = 6
+"""Tiles of queries that make it worth to copy a block of keys or values that lie scattered over many pages."""
 
 
 def lower_attention(op: Op, b: Builder, steps: Sequence[Score]) -> None:
@@ -55,23 +60,39 @@ def blocked(total: int, most: int, unit: int, least: int) -> int:
     return min(sizes, key=tiles)
 
 
+@dataclass(frozen=True)
+class _Tile:
+    """Some queries: place ``t`` in scratch memory, the number of the first one, and how many lanes they take."""
+
+    t: ir.Expr
+    first: ir.Expr
+    width: int
+
+    @property
+    def lanes(self) -> ir.Const:
+        return ir.Const(self.width)
+
+
 class _Columns:
     """Emits the loops with queries in the lanes."""
 
     def __init__(self, heads: Heads, b: Builder) -> None:
         self.h, self.b = heads, b
         assert heads.op.target is not None
-        tile = heads.op.target.register_tile()
-        lanes = heads.op.target.lanes(heads.dtype.bits)
-        wide = tile.vectors * lanes
-        self.width = wide if heads.m >= wide else lanes
-        self.rows = tile.rows * wide // self.width
-        self.key_rows = min(self.rows, heads.n)
-        self.least = min(heads.n, max(self.key_rows, lanes))
-        self.keys = ir.Param("keys", blocked(heads.n, KEYS, self.key_rows, self.least))
+        self.target = heads.op.target.register_tile()
+        self.narrow = heads.op.target.lanes(heads.dtype.bits)
+        wide = self.target.vectors * self.narrow
+        self.width = wide if heads.m >= wide else self.narrow
+        self.least = min(heads.n, max(self.rows(self.narrow), self.narrow))
+        most = KEYS if heads.m > self.width else KEYS_ALONE
+        self.keys = ir.Param("keys", blocked(heads.n, most, self.target.rows, self.least))
         self.padded = heads.m < self.width
-        self.queries = ir.Param("queries", heads.m if self.padded else blocked(heads.m, QUERIES, self.width, self.width))
+        self.queries = ir.Param("queries", heads.m if self.padded else blocked(heads.m, QUERIES, self.narrow, self.width))
         self.d, self.e, self.w = ir.Const(heads.d), ir.Const(heads.e), ir.Const(self.width)
+
+    def rows(self, width: int) -> int:
+        """Rows of a register tile of that many lanes."""
+        return self.target.rows * self.target.vectors * self.narrow // width
 
     def emit(self) -> None:
         b, h = self.b, self.h
@@ -81,9 +102,13 @@ class _Columns:
         self.y = b.scratch("y", h.dtype, (most, self.e, self.w))
         self.high = b.scratch("high", h.dtype, (most, self.w))
         self.sum = b.scratch("sum", h.dtype, (most, self.w))
+        self.line = b.scratch("line", h.dtype, (self.w, ir.Const(max(h.d, h.e))))
         self.last = b.scratch("last", h.dtype, (most, self.w)) if h.causal is not None else None
         self.p = b.scratch("p", h.dtype, (self.keys, self.w))
         self.shrink = b.scratch("shrink", h.dtype, (self.w,))
+        shapes = {1: (self.keys, self.d), 2: (self.keys, self.e)}
+        many = h.m >= MANY * self.width
+        self.copies = {n: b.scratch("copy", h.dtype, shapes[n]) for n in shapes if many and h.scattered(n)}
         self.masks = {n: b.scratch("mask", h.dtype, (self.keys, self.w)) for n in h.by_query()}
         blocks = ir.Var("block", extent=ir.Param("blocks", -(-h.m // self.queries.hint)))
         with b.collect() as body:
@@ -99,77 +124,88 @@ class _Columns:
         b, h = self.b, self.h
         self.start = start
         self.count = b.let("count", ir.minimum(self.queries, h.queries - start))
-        self.tiles = ir.ONE if self.padded else b.let("tiles", (self.count + (self.width - 1)) // self.width)
-        with self.each_tile() as (t, first):
-            self.begin(t, first)
+        self.tiles = b.let("tiles", (self.count + (self.narrow - 1)) // self.width)
+        self.each_tile(self.begin)
         seen = h.keys if h.causal is None else b.let("seen", ir.minimum(h.keys, start + self.count + h.causal))
         with b.loop("kb", (seen + (self.keys - 1)) // self.keys) as kb:
             k0 = b.let("k0", kb * self.keys)
             n = b.let("n", ir.minimum(self.keys, h.keys - k0))
-            with self.each_tile() as (t, first):
-                if h.causal is None:
-                    self.tile(t, first, k0, n)
-                else:
-                    reach = b.let("reach", first + (self.width + h.causal) - k0)
-                    with b.when(reach > 0):
-                        self.tile(t, first, k0, b.let("m", ir.minimum(n, ir.maximum(reach, ir.Const(self.least)))))
-        with self.each_tile() as (t, first):
-            self.finish(t, first)
+            for number, memory in self.copies.items():
+                with b.loop("j", n) as j, b.loop("c", memory.shape[1], "vector") as c:
+                    b.store(memory, (j, c), h.k(c, k0 + j) if number == 1 else h.v(k0 + j, c))
+            self.each_tile(lambda tile: self.block(tile, k0, n))
+        self.each_tile(self.finish)
 
-    @contextmanager
-    def each_tile(self) -> Generator[tuple[ir.Expr, ir.Expr]]:
-        """Loops over the tiles, and their first queries. The last tile ends with the block: it may do queries of the one before again."""
-        b = self.b
+    def each_tile(self, emit: Callable[[_Tile], None]) -> None:
+        """``emit`` of the tiles. The last one ends with the block of queries: it may do queries of the one before again. It is a narrow one
+        where that is enough."""
+        b, start = self.b, self.start
         if self.padded:
-            yield ir.ZERO, ir.ZERO
+            emit(_Tile(ir.ZERO, ir.ZERO, self.width))
             return
         with b.loop("t", self.tiles) as t:
-            yield t, b.let("first", self.start + ir.minimum(t * self.width, self.count - self.width))
+            first = b.let("first", start + ir.minimum(t * self.width, self.count - self.width))
+            emit(_Tile(t, first, self.width))
+        if self.narrow < self.width:
+            with b.when(self.tiles * self.width < self.count):
+                emit(_Tile(self.tiles, b.let("first", start + self.count - self.narrow), self.narrow))
 
-    def begin(self, t: ir.Expr, first: ir.Expr) -> None:
-        """Packs the tile's queries, one in each lane."""
-        b, h = self.b, self.h
+    def begin(self, tile: _Tile) -> None:
+        """Packs the tile's queries, one in each lane. Lanes without one hold zeros."""
+        b, h, t = self.b, self.h, tile.t
         if self.padded:
-            self.fill(self.q, t, self.d)
-        with b.loop("d", self.d) as d, b.loop("w", ir.Const(min(self.width, h.m)), "vector") as w:
-            b.store(self.q, (t, d, w), h.q(first + w, d))
-        self.fill(self.y, t, self.e)
-        with b.loop("w", self.w, "vector") as w:
+            with b.loop("w", self.w) as w, b.loop("d", self.d, "vector") as d:
+                b.store(self.line, (w, d), ir.Const(0.0, h.dtype))
+            with b.loop("w", ir.Const(h.m)) as w, b.loop("d", self.d, "vector") as d:
+                b.store(self.line, (w, d), h.q(w, d))
+        with b.loop("d", self.d) as d, b.loop("w", tile.lanes, "vector") as w:
+            b.store(self.q, (t, d, w), self.line(w, d) if self.padded else h.q(tile.first + w, d))
+        with b.loop("e", self.e) as e, b.loop("w", tile.lanes, "vector") as w:
+            b.store(self.y, (t, e, w), ir.Const(0.0, h.dtype))
+        with b.loop("w", tile.lanes, "vector") as w:
             b.store(self.high, (t, w), lowest(h.dtype))
             b.store(self.sum, (t, w), ir.Const(0.0, h.dtype))
             if self.last is not None:
-                b.store(self.last, (t, w), ir.cast(first + w + (h.causal or 0), h.dtype))
-
-    def fill(self, buffer: ir.Buffer, t: ir.Expr, rows: ir.Const) -> None:
-        with self.b.loop("r", rows) as r, self.b.loop("w", self.w, "vector") as w:
-            self.b.store(buffer, (t, r, w), ir.Const(0.0, self.h.dtype))
+                b.store(self.last, (t, w), ir.cast(tile.first + w + (h.causal or 0), h.dtype))
 
     # --- a tile of queries and a block of keys -----------------------------------------------------------------------------------
 
-    def tile(self, t: ir.Expr, first: ir.Expr, k0: ir.Expr, n: ir.Expr) -> None:
+    def block(self, tile: _Tile, k0: ir.Expr, n: ir.Expr) -> None:
+        """The tile with the ``n`` keys from ``k0`` on; with a causal mask, those of them that its last query sees."""
+        if self.h.causal is None:
+            self.seen(tile, k0, n)
+            return
+        b = self.b
+        reach = b.let("reach", tile.first + (tile.width + self.h.causal) - k0)
+        with b.when(reach > 0):
+            self.seen(tile, k0, b.let("m", ir.minimum(n, ir.maximum(reach, ir.Const(self.least)))))
+
+    def seen(self, tile: _Tile, k0: ir.Expr, n: ir.Expr) -> None:
         for number, memory in self.masks.items():
-            self.turn(number, memory, first, k0, n)
-        self.scores(t, k0, n)
-        self.softmax(t, n)
-        self.values(t, k0, n)
+            self.turn(number, memory, tile, k0, n)
+        self.scores(tile, k0, n)
+        self.softmax(tile, n)
+        self.values(tile, k0, n)
 
-    def turn(self, number: int, memory: ir.Buffer, first: ir.Expr, k0: ir.Expr, n: ir.Expr) -> None:
-        """Copies what a step reads of the block, transposed: a row for each key. Squares of ``least`` keys, the last one up to the end."""
+    def turn(self, number: int, memory: ir.Buffer, tile: _Tile, k0: ir.Expr, n: ir.Expr) -> None:
+        """Copies what a step reads of the block, transposed: a row for each key. Squares, the last one up to the end."""
         b, h = self.b, self.h
-        with b.loop("jo", (n + (self.least - 1)) // self.least) as jo:
-            start = b.let("j0", ir.minimum(jo * self.least, n - self.least))
-            with b.loop("j", ir.Const(self.least)) as j, b.loop("w", ir.Const(min(self.width, h.m)), "vector") as w:
-                b.store(memory, (start + j, w), h.as_number(h.operand(number, first + w, k0 + start + j)))
+        size = min(self.narrow, h.n)
+        with b.loop("jo", (n + (size - 1)) // size) as jo:
+            start = b.let("j0", ir.minimum(jo * size, n - size))
+            with b.loop("j", ir.Const(size)) as j, b.loop("w", ir.Const(min(tile.width, h.m)), "vector") as w:
+                b.store(memory, (start + j, w), h.as_number(h.operand(number, tile.first + w, k0 + start + j)))
 
-    def scores(self, t: ir.Expr, k0: ir.Expr, n: ir.Expr) -> None:
+    def scores(self, tile: _Tile, k0: ir.Expr, n: ir.Expr) -> None:
         """p[j, w] = score(sum_d k[d, j] * q[d, w])"""
         b, h = self.b, self.h
-        row, column = ir.Var("r", extent=ir.Const(self.key_rows)), ir.Var("w", extent=self.w)
+        rows = min(self.rows(tile.width), h.n)
+        row, column = ir.Var("r", extent=ir.Const(rows)), ir.Var("w", extent=tile.lanes)
         depth = ir.Var("d", extent=self.d)
         loops, (d,), parts = in_parts([depth], [depth])
-        with b.loop("jo", (n + (self.key_rows - 1)) // self.key_rows) as jo:
-            j0 = b.let("j0", ir.minimum(jo * self.key_rows, n - self.key_rows))
-            j = j0 + row if self.key_rows > 1 else j0
+        with b.loop("jo", (n + (rows - 1)) // rows) as jo:
+            j0 = b.let("j0", ir.minimum(jo * rows, n - rows))
+            j = j0 + row if rows > 1 else j0
 
             def read(number: int) -> ir.Expr:
                 memory = self.masks.get(number)
@@ -180,15 +216,22 @@ class _Columns:
             def store(total: ir.Expr) -> None:
                 score = h.score(total, read)
                 if self.last is not None:
-                    score = ir.select(ir.cast(k0 + j, h.dtype) <= self.last(t, column), score, float("-inf"))
+                    score = ir.select(ir.cast(k0 + j, h.dtype) <= self.last(tile.t, column), score, float("-inf"))
                 b.store(self.p, (j, column), score)
 
-            register_tile(b, row, column, loops, h.k(d, k0 + j) * self.q(t, d, column), store, parts=parts)
+            register_tile(b, row, column, loops, self.k(d, k0, j) * self.q(tile.t, d, column), store, parts=parts)
 
-    def softmax(self, t: ir.Expr, n: ir.Expr) -> None:
+    def k(self, d: ir.Expr, k0: ir.Expr, j: ir.Expr) -> ir.Expr:
+        """Feature ``d`` of key ``j`` of the block that starts at ``k0``."""
+        return self.copies[1](j, d) if 1 in self.copies else self.h.k(d, k0 + j)
+
+    def v(self, k0: ir.Expr, j: ir.Expr, e: ir.Expr) -> ir.Expr:
+        return self.copies[2](j, e) if 2 in self.copies else self.h.v(k0 + j, e)
+
+    def softmax(self, tile: _Tile, n: ir.Expr) -> None:
         """Scores to exponentials, and the maxima and sums so far."""
-        b, h, p = self.b, self.h, self.p
-        with b.loop("w", self.w, "vector") as w:
+        b, h, p, t = self.b, self.h, self.p, tile.t
+        with b.loop("w", tile.lanes, "vector") as w:
             before = b.let("before", self.high(t, w))
             high = b.scalar("highest", before)
             with b.loop("j", n) as j:
@@ -203,10 +246,10 @@ class _Columns:
             b.store(self.sum, (t, w), self.sum(t, w) * shrink + total)
             b.store(self.shrink, (w,), shrink)
 
-    def values(self, t: ir.Expr, k0: ir.Expr, n: ir.Expr) -> None:
+    def values(self, tile: _Tile, k0: ir.Expr, n: ir.Expr) -> None:
         """y[e, w] = y[e, w] * shrink[w] + sum_j v[j, e] * p[j, w]"""
-        b, h = self.b, self.h
-        j, column = ir.Var("j", extent=n), ir.Var("w", extent=self.w)
+        b, t = self.b, tile.t
+        j, column = ir.Var("j", extent=n), ir.Var("w", extent=tile.lanes)
 
         def rows_from(start: ir.Expr, rows: int) -> None:
             row = ir.Var("r", extent=ir.Const(rows))
@@ -215,20 +258,27 @@ class _Columns:
             def store(total: ir.Expr) -> None:
                 b.store(self.y, (t, e, column), self.y(t, e, column) * self.shrink(column) + total)
 
-            register_tile(b, row, column, [j], h.v(k0 + j, e) * self.p(j, column), store)
+            register_tile(b, row, column, [j], self.v(k0, j, e) * self.p(j, column), store)
 
-        tiles, rest = divmod(h.e, self.rows)
+        rows = self.rows(tile.width)
+        tiles, rest = divmod(self.h.e, rows)
         if tiles:
             with b.loop("eo", ir.Const(tiles)) as eo:
-                rows_from(eo * self.rows, self.rows)
+                rows_from(eo * rows, rows)
         if rest:
-            rows_from(ir.Const(tiles * self.rows), rest)
+            rows_from(ir.Const(tiles * rows), rest)
 
-    def finish(self, t: ir.Expr, first: ir.Expr) -> None:
+    def finish(self, tile: _Tile) -> None:
         """y[w, e] = y[e, w] / sum[w]"""
-        b, h = self.b, self.h
-        count = ir.Const(min(self.width, h.m))
-        with b.loop("w", count, "vector") as w:
-            b.store(self.shrink, (w,), h.inverse(self.sum(t, w), first + w))
-        with b.loop("w", count) as w, b.loop("e", self.e, "vector") as e:
-            h.store(first + w, e, self.y(t, e, w) * self.shrink(w))
+        b, h, t = self.b, self.h, tile.t
+        with b.loop("w", ir.Const(min(tile.width, h.m)), "vector") as w:
+            b.store(self.shrink, (w,), h.inverse(self.sum(t, w), tile.first + w))
+        with b.loop("w", tile.lanes) as w, b.loop("e", self.e, "vector") as e:
+            value = self.y(t, e, w) * self.shrink(w)
+            if self.padded:
+                b.store(self.line, (w, e), value)
+            else:
+                h.store(tile.first + w, e, value)
+        if self.padded:
+            with b.loop("w", ir.Const(h.m)) as w, b.loop("e", self.e, "vector") as e:
+                h.store(w, e, self.line(w, e))

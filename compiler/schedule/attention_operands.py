@@ -11,7 +11,7 @@ from ...ir.dtypes import DType
 from ..ops.context import Op
 from .reduction import step_of
 
-FEW = 3
+FEW = 4
 """Queries, at most, that are done one by one."""
 
 
@@ -50,6 +50,14 @@ class Heads:
         d, e = ir.Var("d", extent=ir.Const(self.d)), ir.Var("e", extent=ir.Const(self.e))
         walks = _walks(self.k(d, ir.ZERO), d) and _walks(self.v(ir.ZERO, e), e)
         return self.m <= FEW and walks
+
+    def scattered(self, number: int) -> bool:
+        """Whether keys (1) or values (2) are not neighbours in memory, as where heads lie side by side, but their features are."""
+        if self.op.input(number).element is not self.dtype:
+            return True
+        j, c = ir.Var("j", extent=self.keys), ir.Var("c", extent=ir.Const(self.d if number == 1 else self.e))
+        element = self.k(c, j) if number == 1 else self.v(j, c)
+        return _walks(element, c) and not _walks(element, j, self.d if number == 1 else self.e)
 
     # --- elements --------------------------------------------------------------------------------------------------------------
 
@@ -119,6 +127,6 @@ def _last(values: Sequence[ir.Expr] | Sequence[int], count: int) -> list:
     return list(values)[len(values) - count :]
 
 
-def _walks(e: ir.Expr, var: ir.Var) -> bool:
-    """Whether an element moves by one in memory when ``var`` grows by one."""
-    return any(isinstance(x, ir.Load) and step_of(x, var) == 1 for x in ir.walk(e))
+def _walks(e: ir.Expr, var: ir.Var, step: int = 1) -> bool:
+    """Whether an element moves by ``step`` in memory when ``var`` grows by one."""
+    return any(isinstance(x, ir.Load) and step_of(x, var) == step for x in ir.walk(e))
