@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from math import prod
 
 from ..ir.graph import Graph, Node, TensorType
 from .group import Group
@@ -43,7 +44,8 @@ class _Fusion:
             self._take(node)
             if definition_of(node).epilogue:
                 self._epilogue(group)
-            if definition_of(node).prologue or definition_of(node).moves:
+            takes = definition_of(node).prologue or definition_of(node).moves
+            if takes and not (len(group) == 1 and self._only_places(node)):
                 group = self._prologue(group, node) + group
             members.append((group, node))
         for node in reversed(graph.nodes):
@@ -108,6 +110,13 @@ class _Fusion:
             if definition_of(producer).prologue:
                 pending.extend(n for n in producer.inputs if n)
         return sorted(found, key=lambda node: self.position[node.outputs[0]])
+
+    def _only_places(self, node: Node) -> bool:
+        """Whether what a Concat joins, or a Split cuts, are ranges of memory: then it is best made there, and nothing is moved."""
+        if node.op not in ("Concat", "Split"):
+            return False
+        shape = self._shape(node.outputs[0])
+        return prod(shape[: int(node.attrs.get("axis", 0)) % len(shape)]) == 1  # type: ignore[arg-type]
 
     def _shape(self, name: str) -> tuple[int, ...]:
         kind = self.graph.types[name]

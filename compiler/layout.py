@@ -175,16 +175,45 @@ class _Layouts:
             for name in group.inputs:
                 pads = self.pads(group, name)
                 if pads is None:
-                    if not self.by_index(group) or group.anchor.op in CHANNEL_MOVES:
+                    if not self.by_index(group) or (group.anchor.op in CHANNEL_MOVES and not self.joins_images(group)):
                         others.add(name)
                 elif any(p or q for p, q in pads):
                     have = wanted.setdefault(name, [(0, 0)] * len(pads))
                     wanted[name] = [(max(a, p), max(b, q)) for (a, b), (p, q) in zip(have, pads, strict=True)]
-        for name, halo in wanted.items():
-            maker = makers.get(name)
-            if maker is not None and name not in others and self.by_index(maker) and maker.anchor.op not in CHANNEL_MOVES:
-                tensor = self.tensors[name]
-                self.tensors[name] = replace(tensor, layout=Layout(tensor.layout.block, tuple(halo)))
+        ties = self.ties()
+        tied = {name for tie in ties for name in tie}
+        for names in [*ties, *([name] for name in wanted if name not in tied)]:
+            halos = [wanted[name] for name in names if name in wanted]
+            if not halos or not all(name in makers and name not in others and self.surrounds(makers[name]) for name in names):
+                continue
+            halo = tuple((max(p for p, _ in sides), max(q for _, q in sides)) for sides in zip(*halos, strict=True))
+            for name in names:
+                self.tensors[name] = replace(self.tensors[name], layout=Layout(self.tensors[name].layout.block, halo))
+
+    def ties(self) -> list[list[str]]:
+        """Values that are parts of each other in memory, and so have one halo: what a Concat joins or a Split cuts along the channels of
+        one image."""
+        tie: dict[str, list[str]] = {}
+        for group in filter(self.joins_images, self.groups):
+            names = dict.fromkeys(n for name in (*self.moved(group.anchor), *group.outputs) for n in tie.get(name, [name]))
+            if not any(name in self.constants for name in names):
+                tie.update((name, list(names)) for name in names)
+        return list({id(names): names for names in tie.values()}.values())
+
+    def joins_images(self, group: Group) -> bool:
+        """Whether a group only joins or cuts the channels of one image, all in one layout."""
+        node = group.anchor
+        if node.op not in CHANNEL_MOVES or len(group.nodes) > 1:
+            return False
+        names = [n for n in (*group.inputs, *group.outputs) if n in group.outputs or n in self.moved(node)]
+        shapes = [self.tensors[n].shape for n in names]
+        axis = int(node.attrs.get("axis", 0)) % len(shapes[0])  # type: ignore[arg-type]
+        one = len(shapes[0]) >= 3 and shapes[0][0] == 1 and axis == 1
+        return one and len({self.tensors[n].layout for n in names}) == 1
+
+    def surrounds(self, group: Group) -> bool:
+        """Whether a group can write a halo around its outputs: by itself, or because the parts that it joins or cuts have it."""
+        return self.joins_images(group) if group.anchor.op in CHANNEL_MOVES else self.by_index(group)
 
     def pads(self, group: Group, name: str) -> list[tuple[int, int]] | None:
         """How far a convolution reads a value before its first and behind its last element; None for any other reader."""
@@ -229,10 +258,10 @@ class _Layouts:
             if block == tensor.layout.block and all(a >= p and b >= q for (a, b), (p, q) in zip(have, pads, strict=True)):
                 return tensor.layout
             return Layout(block, tuple(pads) if any(p or q for p, q in pads) else ())
+        if anchor.op in CHANNEL_MOVES and name in self.moved(anchor):
+            return out.layout
         if not out.layout.block:
             return PLAIN if not self.by_index(group) or tensor.layout.block else tensor.layout
-        if anchor.op in CHANNEL_MOVES:
-            return Layout(self.block) if name in self.moved(anchor) else tensor.layout
         if tensor.layout.block or tensor.shape == () or name in self.weights(group):
             return tensor.layout
         shape = (1,) * (len(out.shape) - len(tensor.shape)) + tensor.shape
@@ -267,9 +296,9 @@ class _Layouts:
     def view(self, group: Group) -> dict[str, Tensor]:
         """Tensors seen in another shape of the same memory, where that makes the loops longer or the layout plain."""
         names = (*group.inputs, *group.outputs)
-        if group.anchor.op in CHANNEL_MOVES and self.tensors[group.outputs[0]].layout.block:
+        if group.anchor.op in CHANNEL_MOVES:
             return {
-                n: Tensor(n, self.tensors[n].dtype, self.tensors[n].physical) for n in names if self.tensors[n].layout.block
+                n: Tensor(n, self.tensors[n].dtype, self.tensors[n].physical) for n in names if not self.tensors[n].layout.plain
             }
         if group.anchor.op == "Conv" and self.flattens(group):
             spatial = self.tensors[group.anchor.outputs[0]].shape[2:]

@@ -26,6 +26,7 @@ from .kernels import KernelRequest, kernel_key
 from .layout import assign_layouts
 from .lowering import Lowered, Lowering
 from .packing import PackedConstants, Packer
+from .placement import Places, place_parts
 from .tensor import Tensor
 
 PACKING_THREADS = 2
@@ -78,7 +79,7 @@ class _Planner:
     packs: Packer
     expect: Callable[[KernelRequest], None]
     tensors: dict[str, Tensor] = field(default_factory=dict)
-    alias: dict[str, str] = field(default_factory=dict)
+    places: Places = field(default_factory=Places)
     constants: dict[str, np.ndarray] = field(default_factory=dict)
 
     def run(self) -> Plan:
@@ -95,7 +96,9 @@ class _Planner:
         groups = list(laid_out.groups)
         for group in groups:
             if definition_of(group.anchor).kind == "view":
-                self.alias[group.anchor.outputs[0]] = self.resolve(group.anchor.inputs[0])
+                self.places.put(group.anchor.outputs[0], group.anchor.inputs[0])
+        fixed = {*self.graph.inputs, *self.constants}
+        groups = place_parts(groups, self.places, self.tensors, fixed, self.graph.outputs)
         last = {self.resolve(name): at for at, group in enumerate(groups) for name in group.inputs}
         last.update((self.resolve(name), len(groups)) for name in self.graph.outputs)
         steps: list[PlannedStep] = []
@@ -106,8 +109,8 @@ class _Planner:
             steps.append(self.step(group, laid_out.views.get(group, {}), inplace))
             if inplace:
                 source, output = inplace
-                self.alias[self.resolve(output)] = self.resolve(source)
-                last[self.resolve(source)] = last.pop(output, len(groups))
+                self.places.put(output, source)
+                last[source] = last.pop(output, len(groups))
         return self.assemble(steps, groups)
 
     def inplace(self, group: Group, dying: set[str]) -> tuple[str, str] | None:
@@ -123,6 +126,8 @@ class _Planner:
             return None
         read_apart = set() if kind == "pointwise" else {self.resolve(n) for n in group.anchor.inputs if n}
         target = self.tensors[output]
+        if self.resolve(output) != output:
+            return None
         for name in group.inputs:
             root, tensor = self.resolve(name), self.tensors[name]
             if root not in dying or root in read_apart or root in self.constants or root in self.graph.inputs:
@@ -154,9 +159,7 @@ class _Planner:
 
     def resolve(self, name: str) -> str:
         """The value whose memory ``name`` is."""
-        while name in self.alias:
-            name = self.alias[name]
-        return name
+        return self.places.root(name)
 
     def step(self, group: Group, view: dict[str, Tensor], inplace: tuple[str, str] | None) -> PlannedStep:
         tensors = ChainMap(view, self.tensors)
@@ -273,23 +276,23 @@ class _Memory:
             self._add(name, BufferSpec("arena", 0, offset, life.nbytes))
         return total
 
-    def number(self, name: str) -> int:
-        """The buffer of a value; constants get theirs when they are first used."""
-        name = self.planner.resolve(name)
+    def place(self, name: str) -> tuple[int, int]:
+        """The buffer of a value and the offset there; constants get a buffer when they are first used."""
+        name, offset = self.planner.places.find(name)
         found = self.numbers.get(name)
         if found is not None:
-            return found
+            return found, offset
         array = np.require(self.planner.constants[name], requirements=("C", "A"))
         blob = array.reshape(-1).view(np.uint8)
         self.blobs.append(blob)
-        return self._add(name, BufferSpec("constant", len(self.blobs) - 1, 0, blob.nbytes))
+        return self._add(name, BufferSpec("constant", len(self.blobs) - 1, 0, blob.nbytes)), offset
 
     def step(self, planned: PlannedStep) -> Step:
         arguments: list[tuple[int, int]] = []
         at = 0
         for argument in planned.lowered.arguments:
             if isinstance(argument, str):
-                arguments.append((self.number(argument), 0))
+                arguments.append(self.place(argument))
                 continue
             nbytes = -(-max(1, argument) // ALIGNMENT) * ALIGNMENT
             self.specs.append(BufferSpec("scratch", 0, at, nbytes))
