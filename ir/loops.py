@@ -8,6 +8,7 @@ surrounds it becomes Numba source.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias
@@ -449,7 +450,7 @@ def mul(a: Expr, b: Expr) -> Expr:
 
 
 def floordiv(a: Expr, b: Expr) -> Expr:
-    """Index division that rounds down; (x * f + r) // f == x for 0 <= r < f."""
+    """Index division that rounds down: (x * f + r) // f == x for 0 <= r < f, and (x * g + r) // (g * h) == x // h for 0 <= r < g."""
     if isinstance(b, Const) and b.dtype is INDEX:
         f = int(b.value)  # type: ignore[arg-type]
         if f == 1:
@@ -459,6 +460,11 @@ def floordiv(a: Expr, b: Expr) -> Expr:
             return quotient
         if _within(rest, f):
             return quotient
+        g = math.gcd(f, *_factors(rest))
+        if 1 < g < f:
+            x, small = _divide(rest, g)
+            if _within(small, g):
+                return add(quotient, floordiv(x, Const(f // g)))
     return Binary("floordiv", a, b)
 
 
@@ -488,6 +494,17 @@ def _divide(a: Expr, f: int) -> tuple[Expr, Expr]:
             return add(qx, qy), add(rx, ry)
         case _:
             return ZERO, a
+
+
+def _factors(e: Expr) -> tuple[int, ...]:
+    """What the terms of a sum are multiplied by, where that is a constant."""
+    match e:
+        case Binary("add", x, y):
+            return *_factors(x), *_factors(y)
+        case Binary("mul", _, Const() as c):
+            return (int(c.value),)  # type: ignore[arg-type]
+        case _:
+            return ()
 
 
 def _within(e: Expr, f: int) -> bool:

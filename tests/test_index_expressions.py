@@ -1,0 +1,62 @@
+"""Index arithmetic that is simplified while it is built says the same as the arithmetic that was asked for."""
+
+from __future__ import annotations
+
+import itertools
+import operator
+from collections.abc import Mapping
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from loopnest.ir import loops as ir
+
+OPERATORS = {"add": operator.add, "mul": operator.mul, "floordiv": operator.floordiv, "mod": operator.mod}
+
+
+def value(e: ir.Expr, variables: Mapping[ir.Var, int]) -> int:
+    match e:
+        case ir.Const():
+            return int(e.value)
+        case ir.Var():
+            return variables[e]
+        case ir.Binary():
+            return OPERATORS[e.op](value(e.a, variables), value(e.b, variables))
+        case _:
+            raise AssertionError(e)
+
+
+def var(name: str, extent: int) -> ir.Var:
+    return ir.Var(name, extent=ir.Const(extent))
+
+
+small = st.integers(1, 6)
+factor = st.sampled_from((1, 2, 3, 4, 6, 8, 12, 16, 24))
+
+
+@given(st.lists(st.tuples(small, factor), min_size=1, max_size=3), st.integers(-20, 20), factor, factor)
+def test_quotients_and_remainders_are_exact(terms: list[tuple[int, int]], offset: int, divisor: int, scale: int) -> None:
+    """(sum of variable * factor + offset) // divisor and % divisor, and one more division of what comes out."""
+    variables = [var(f"i{n}", extent) for n, (extent, _) in enumerate(terms)]
+    whole = ir.Const(offset)
+    for v, (_, f) in zip(variables, terms, strict=True):
+        whole = whole + v * f
+    quotient, rest = whole // divisor, whole % divisor
+    again = (quotient * scale + variables[0]) // 8
+    for numbers in itertools.product(*(range(extent) for extent, _ in terms)):
+        at = dict(zip(variables, numbers, strict=True))
+        plain = offset + sum(n * f for n, (_, f) in zip(numbers, terms, strict=True))
+        assert value(quotient, at) == plain // divisor
+        assert value(rest, at) == plain % divisor
+        assert value(again, at) == (plain // divisor * scale + numbers[0]) // 8
+
+
+def test_a_division_that_lanes_do_not_change_loses_them() -> None:
+    block, lane = var("co", 5), var("v", 8)
+    half = ir.floordiv(block * 8 + lane, ir.Const(16))
+    assert isinstance(half, ir.Binary)
+    assert (half.op, half.a) == ("floordiv", block)
+    assert ir.is_const(half.b, 2)
+    assert ir.floordiv(block * 8 + lane, ir.Const(8)) is block
+    assert lane in ir.walk(ir.floordiv(block * 8 + lane, ir.Const(4)))
+    assert lane in ir.walk(ir.floordiv(block * 8 + lane + 1, ir.Const(16)))
