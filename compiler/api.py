@@ -107,7 +107,7 @@ def make_engine(target: str, config: Config, threads: int | None = None, dump: D
         config = dataclasses.replace(config, threads=threads)
     dump = dump or Dump()
     dump.directory = dump.directory or config.dump_directory
-    cache = open_cache(config.cache_dir) if config.cache else None
+    cache = open_cache(config.cache_dir, config.cache_bytes) if config.cache else None
     return Engine(resolved, config, config.threads or available_cpus(), Kernels(cache, resolved), dump)
 
 

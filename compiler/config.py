@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Literal, Self, cast
 
 from ..ir.errors import ConfigError
+from ..runtime.cache import DEFAULT_MAX_BYTES
 
 Effect = Literal["kernel", "plan", "none"]
 """What an option changes: ``kernel`` the machine code (and the plan), ``plan`` only which kernels run on what, ``none`` neither."""
@@ -164,6 +165,12 @@ class Config(NodeOptions):
         Rule("a path", _parse_path),
         "none",
         "where they are kept; unset: `LOOPNEST_CACHE_DIR`, else the user's cache directory",
+    )
+    cache_bytes: int = _option(
+        DEFAULT_MAX_BYTES,
+        integer(1 << 20, 1 << 50),
+        "none",
+        "about as much is kept there; what was used longest ago goes first",
     )
     dump: str | None = _option(
         None, Rule("a path", _parse_path), "none", "directory that every stage is written to; unset: `LOOPNEST_DUMP`"

@@ -71,7 +71,14 @@ def _first_difference(mine: str, theirs: str) -> str:
     lines = itertools.zip_longest(mine.splitlines(), theirs.splitlines(), fillvalue="")
     number, (a, b) = next(((n, pair) for n, pair in enumerate(lines, 1) if pair[0] != pair[1]), (1, (mine, theirs)))
     where = f"line {number}: " if "\n" in mine or "\n" in theirs else ""
-    return f"{where}{a!r} here, {b!r} there"
+    same = next((at for at, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+    return f"{where}{_excerpt(a, same)!r} here, {_excerpt(b, same)!r} there"
+
+
+def _excerpt(line: str, at: int) -> str:
+    """What a line says around a place in it."""
+    start, end = max(0, at - 20), at + 40
+    return f"{'…' * (start > 0)}{line[start:end]}{'…' * (end < len(line))}"
 
 
 @dataclass(frozen=True)
@@ -139,13 +146,13 @@ class KernelCache:
     def explain(self, key: CacheKey, stored: Sequence[CacheKey] | None = None) -> str | None:
         """Why ``key`` is not in the cache, or None: the first part that differs from the key that agrees with it furthest, of the
         ``stored`` ones (all, when None: every entry is read)."""
-        stored = list(self.keys()) if stored is None else stored
+        stored = list(self.stored()) if stored is None else stored
         if key.digest in self._memory or key in stored:
             return None
         nearest = max((found for other in stored if (found := key.difference(other))), default=None)
         return "the cache is empty" if nearest is None else nearest[1]
 
-    def keys(self) -> Iterator[CacheKey]:
+    def stored(self) -> Iterator[CacheKey]:
         """The keys of the valid entries on disk."""
         files = self.files
         for name in files.names("kernels") if files else ():

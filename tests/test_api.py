@@ -84,6 +84,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "threads": {"threads": 2},
     "cache": {"cache": False},
     "cache_dir": {"cache_dir": "CACHE"},
+    "cache_bytes": {"cache_bytes": 1 << 20},
     "dump": {"dump": "DUMP"},
     "verify": {"verify": True},
 }

@@ -54,6 +54,8 @@ def test_key_text_digest_and_explanation() -> None:
     assert KEY.explain(CacheKey((("target", "sse2"),))) == "target differs: 'avx2' here, 'sse2' there"
     assert KEY.explain(CacheKey(KEY.parts[:1])) == "part 'nest' stands where the other key has None"
     assert KEY.explain(KEY) == "the keys are equal"
+    long = [CacheKey((("features", "+a," * 30 + f"+{letter}," + "+z," * 30),)) for letter in "xy"]
+    assert long[0].explain(long[1]).endswith("here, '…,+a,+a,+a,+a,+a,+a,+y,+z,+z,+z,+z,+z,+z,+z,+z,+z,+z,+z,+z,+z…' there")
 
 
 def test_cache_explains_a_miss_by_the_nearest_key(cache: KernelCache) -> None:

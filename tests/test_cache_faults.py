@@ -218,7 +218,7 @@ def test_a_directory_that_others_can_write_is_not_used(tmp_path: Path) -> None:
     cache = KernelCache(tmp_path)
     with pytest.warns(CacheWarning, match="others may write it") as caught:
         assert cache.get(KEY) is None
-        assert list(cache.keys()) == []
+        assert list(cache.stored()) == []
         cache.put(CacheKey((("n", "1"),)), b"code", "k")
         claim = cache.claim(KEY)
     assert claim is not None
