@@ -26,6 +26,7 @@ Effect = Literal["kernel", "plan", "none"]
 """What an option changes: ``kernel`` the machine code (and the plan), ``plan`` only which kernels run on what, ``none`` neither."""
 
 Layout = Literal["auto", "plain"]
+Algorithm = Literal["auto", "direct", "winograd2", "winograd4", "winograd6"]
 
 
 @dataclass(frozen=True)
@@ -121,6 +122,7 @@ class Tile(_Validated):
 
 
 TILE = Rule("a table with some of the integers m, n", _parse_tile)
+ALGORITHM = one_of("auto", "direct", "winograd2", "winograd4", "winograd6")
 LAYOUT = one_of("auto", "plain")
 VECTOR = one_of(None, 128, 256, 512)
 FLAG = one_of(True, False)
@@ -138,6 +140,13 @@ class NodeOptions(_Validated):
         LAYOUT,
         "plan",
         "of activations: `auto` is NCHWc, with one vector of channels innermost, where all readers can have it",
+    )
+    conv: Algorithm = _option(
+        "auto",
+        ALGORITHM,
+        "plan",
+        "algorithm of convolutions: Winograd's F(m, r) along each axis with r > 1 taps, where it applies, is faster and less exact than "
+        "`direct`; `auto` takes what should cost least, among those whose errors stay below ten times those of `direct`",
     )
     fuse: bool = _option(True, FLAG, "plan", "fuse elementwise producers and consumers into the node's kernel")
 

@@ -14,8 +14,10 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from ..codegen.target import Target
 from ..ir import dtypes
 from ..ir.graph import Graph, Node
+from .algorithms import Algorithm, algorithm_of
 from .config import Config
 from .group import Group
 from .ops.concat import split_sizes
@@ -45,11 +47,11 @@ def assign_layouts(
     groups: Iterable[Group],
     tensors: dict[str, Tensor],
     constants: dict[str, np.ndarray],
-    block: int,
+    target: Target,
     config: Config,
 ) -> LaidOut:
     """Chooses the layout of every value in ``tensors`` (changed in place) and inserts conversions."""
-    return _Layouts(graph, list(groups), tensors, constants, block, config).run()
+    return _Layouts(graph, list(groups), tensors, constants, target, config).run()
 
 
 @dataclass
@@ -58,13 +60,14 @@ class _Layouts:
     groups: list[Group]
     tensors: dict[str, Tensor]
     constants: dict[str, np.ndarray]
-    block: int
+    target: Target
     config: Config
     result: list[Group] = field(default_factory=list)
     views: dict[Group, dict[str, Tensor]] = field(default_factory=dict)
     converted: dict[tuple[str, Layout], str] = field(default_factory=dict)
 
     def run(self) -> LaidOut:
+        self.block = self.target.block
         for group in self.groups:
             block = self.output_block(group)
             for name in (o for node in group.nodes for o in node.outputs if o in self.tensors):
@@ -226,7 +229,14 @@ class _Layouts:
             return [axis.reach() for axis in axes_of(context)]
         _, dilated = kernel_extents(context)
         before, after = padding(context, self.tensors[name].shape[2:], dilated)
-        return list(zip(before, after, strict=True))
+        beyond = self.algorithm(group).overhang(self.tensors[node.outputs[0]].shape[2:])
+        return [(p, q + more) for p, q, more in zip(before, after, beyond, strict=True)]
+
+    def algorithm(self, group: Group) -> Algorithm:
+        """How a convolution is computed."""
+        node = group.anchor
+        options = self.config.for_node(node.op, node.name)
+        return algorithm_of(node, self.tensors, self.constants, options, self.target)
 
     def by_index(self, group: Group) -> bool:
         return group.anchor.op in CONVOLUTIONS or self.keeps_layout(group)
@@ -253,7 +263,8 @@ class _Layouts:
         pads = self.pads(group, name)
         if pads is not None:
             grouped = int(anchor.attrs.get("group", 1)) > 1  # type: ignore[arg-type]
-            block = 0 if not out.layout.block else self.block if grouped else tensor.layout.block
+            blocked = grouped or bool(self.algorithm(group).transforms)
+            block = 0 if not out.layout.block else self.block if blocked else tensor.layout.block
             have = tensor.layout.halo or ((0, 0),) * len(pads)
             if block == tensor.layout.block and all(a >= p and b >= q for (a, b), (p, q) in zip(have, pads, strict=True)):
                 return tensor.layout

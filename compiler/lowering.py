@@ -22,7 +22,7 @@ from .group import Group
 from .ops.builder import Builder
 from .ops.context import Op, Operand, Part, Reduce, Result
 from .ops.registry import OpDef, lookup
-from .packing import Packer
+from .packing import Derive, Packer
 from .schedule.contraction import lower_contraction
 from .schedule.halo import zero_halo
 from .schedule.merging import merge_loops
@@ -30,6 +30,7 @@ from .schedule.pointwise import lower_pointwise
 from .schedule.reduction import lower_reduction
 from .schedule.sliding import lower_sliding
 from .schedule.strided import strided_loops
+from .schedule.winograd import lower_winograd
 from .tensor import Extents, Layout, Tensor
 
 
@@ -57,6 +58,8 @@ class Lowering:
     buffers: dict[str, ir.Buffer] = field(default_factory=dict)
     inner: dict[str, Node] = field(default_factory=dict)
     parts: dict[str, tuple[str, Part]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    """Lines about the kernel that its text shows."""
 
     def lower(self) -> Lowered:
         for name in self.group.outputs:
@@ -87,7 +90,7 @@ class Lowering:
             self.builder.body.extend(_as_task(body))
 
     def _reduce(self, op: Op, define: Callable[..., Reduce]) -> None:
-        if not (lower_sliding(self, op, define) or lower_contraction(self, op, define)):
+        if not any(lower(self, op, define) for lower in (lower_sliding, lower_winograd, lower_contraction)):
             lower_reduction(self, op, define)
 
     def _finish(self) -> Lowered:
@@ -102,7 +105,7 @@ class Lowering:
         scratches = [b for b in self.builder.scratches if b in used]
         sizes = [prod(map(ir.hint, b.shape)) * b.dtype.itemsize for b in scratches]
         buffers = (*inputs.values(), *outputs.values(), *scratches)
-        nest = ir.LoopNest(self.group.title, buffers, body, tuple(self.builder.errors), self._shared())
+        nest = ir.LoopNest(self.group.title, buffers, body, tuple(self.builder.errors), self._shared(), tuple(self.notes))
         return Lowered(nest, (*inputs, *outputs, *sizes))
 
     def _shared(self) -> tuple[tuple[str, str], ...]:
@@ -130,9 +133,10 @@ class Lowering:
         """The extents: constants for weights, which the code is made for, parameters for data."""
         return tuple(map(ir.Const if tensor.name in self.constants else self.extents, tensor.shape))
 
-    def packed(self, name: str, load: ir.Load, order: Sequence[ir.Var]) -> ir.Buffer:
-        """The argument that holds constant ``name`` laid out in the order of the variables ``order``, as ``load`` reads it."""
-        title, extents = self.packs.add(name, self.constants[name], load.index, order)
+    def packed(self, name: str, index: Sequence[ir.Expr], order: Sequence[ir.Var], derive: Derive | None = None) -> ir.Buffer:
+        """The argument that holds constant ``name``, or what ``derive`` makes of it, laid out in the order of the variables ``order``, at
+        which it is read at ``index``."""
+        title, extents = self.packs.add(name, self.constants[name], index, order, derive)
         if title not in self.buffers:
             dtype = self.tensors[name].dtype
             self.tensors[title] = Tensor(title, dtype, extents)

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
 from math import prod
+from typing import Protocol
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
@@ -102,6 +103,13 @@ def evaluate(e: ir.Expr, values: Mapping[ir.Var, np.ndarray]) -> np.ndarray | in
             raise ValueError(f"{type(e).__name__} in the index of a constant")
 
 
+class Derive(Protocol):
+    """What is made of a constant before it is packed; its text tells it from others."""
+
+    def __str__(self) -> str: ...
+    def __call__(self, array: np.ndarray, /) -> np.ndarray: ...
+
+
 class _Source:
     """A constant, and the SHA-256 of its elements, worked out once."""
 
@@ -128,32 +136,45 @@ class PackedConstants:
     _packs: dict[tuple[int, str], Future[np.ndarray]] = field(default_factory=dict[tuple[int, str], "Future[np.ndarray]"])
 
     def get(
-        self, array: np.ndarray, index: Sequence[ir.Expr], order: Sequence[ir.Var], text: str, pool: Executor
+        self,
+        array: np.ndarray,
+        index: Sequence[ir.Expr],
+        order: Sequence[ir.Var],
+        derive: Derive | None,
+        text: str,
+        pool: Executor,
     ) -> Future[np.ndarray]:
-        """``pack(array, index, order)``, made by ``pool``; ``text`` tells this packing of ``array`` from others."""
+        """``pack(array, index, order)``, or that of what ``derive`` makes of ``array``, made by ``pool``; ``text`` tells this packing of
+        ``array`` from others."""
         found = self._packs.get((id(array), text))
         if found is None:
             source = self._sources.setdefault(id(array), _Source(array))
-            found = self._packs[id(array), text] = pool.submit(self._make, source, index, order, text)
+            found = self._packs[id(array), text] = pool.submit(self._make, source, index, order, derive, text)
         return found
 
-    def _make(self, source: _Source, index: Sequence[ir.Expr], order: Sequence[ir.Var], text: str) -> np.ndarray:
+    def _make(
+        self, source: _Source, index: Sequence[ir.Expr], order: Sequence[ir.Var], derive: Derive | None, text: str
+    ) -> np.ndarray:
         array = source.array
+
+        def packed() -> np.ndarray:
+            return pack(array if derive is None else derive(array), index, order)
+
         nbytes = prod(extents_of(order)) * array.dtype.itemsize
         if self.cache is None or nbytes < MAPPED_BYTES:
-            return pack(array, index, order)
+            return packed()
         key = CacheKey(
             (
-                ("packing", source_fingerprint(patterns=("compiler/packing.py",))),
+                ("packing", source_fingerprint(patterns=("compiler/packing.py", "compiler/schedule/cook_toom.py"))),
                 ("source", f"{dtypes.from_numpy(array.dtype).name}{list(array.shape)} {source.digest}"),
                 ("order", text),
             )
         )
         mapped = self.cache.get(key, nbytes)
         if mapped is None:
-            packed = pack(array, index, order)
-            mapped = self.cache.put(key, packed)
-            return packed if mapped is None else mapped
+            made = packed()
+            mapped = self.cache.put(key, made)
+            return made if mapped is None else mapped
         return mapped
 
 
@@ -166,15 +187,22 @@ class Packer:
     _made: dict[str, Future[np.ndarray]] = field(default_factory=dict[str, "Future[np.ndarray]"])
 
     def add(
-        self, name: str, array: np.ndarray, index: Sequence[ir.Expr], order: Sequence[ir.Var]
+        self,
+        name: str,
+        array: np.ndarray,
+        index: Sequence[ir.Expr],
+        order: Sequence[ir.Var],
+        derive: Derive | None = None,
     ) -> tuple[str, tuple[int, ...]]:
-        """Asks for ``pack(array, index, order)``; its title, in which constant ``name`` is named, and its shape."""
+        """Asks for ``pack(array, index, order)``, or that of what ``derive`` makes of ``array``; its title, in which constant ``name`` is
+        named, and its shape."""
         extents = extents_of(order)
         numbers = {v: f"v{i}" for i, v in enumerate(order)}
-        text = f"{'x'.join(map(str, extents))} [{', '.join(_text(e, numbers) for e in index)}]"
+        made = f"{derive} " if derive is not None else ""
+        text = f"{made}{'x'.join(map(str, extents))} [{', '.join(_text(e, numbers) for e in index)}]"
         title = f"{name} packed {text}"
         if title not in self._made:
-            self._made[title] = self.packs.get(array, index, order, text, self.pool)
+            self._made[title] = self.packs.get(array, index, order, derive, text, self.pool)
         return title, extents
 
     def arrays(self) -> dict[str, np.ndarray]:

@@ -92,7 +92,7 @@ class _Planner:
             self.tensors[name] = Tensor(name, dtypes.from_numpy(array.dtype), array.shape)
         apart = {id(node) for node in self.graph.nodes if not self.config.for_node(node.op, node.name).fuse}
         groups = fuse(self.graph, allowed=lambda node: id(node) not in apart)
-        laid_out = assign_layouts(self.graph, groups, self.tensors, self.constants, self.target.block, self.config)
+        laid_out = assign_layouts(self.graph, groups, self.tensors, self.constants, self.target, self.config)
         groups = list(laid_out.groups)
         for group in groups:
             if definition_of(group.anchor).kind == "view":

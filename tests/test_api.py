@@ -78,6 +78,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "tile.m": {"tile": {"m": 2}},
     "tile.n": {"tile": {"n": 8}},
     "layout": {"layout": "plain"},
+    "conv": {"conv": "winograd2"},
     "fuse": {"fuse": False},
     "opt_level": {"opt_level": 2},
     "vector_bits": {"vector_bits": 128},

@@ -27,7 +27,7 @@ KERNEL = re.compile(r"(?<=<!-- kernel -->\n```python\n).*?(?=```\n<!-- end -->)"
 
 def shown_kernel() -> str:
     """The kernel that ``docs/architecture.md`` explains."""
-    kernels = stages(conv_relu_add(), target="cpu-avx2", config={"cache": False})["kernels"]
+    kernels = stages(conv_relu_add(), target="cpu-avx2", config={"cache": False, "conv": "direct"})["kernels"]
     (text,) = [
         text for text in re.split(r"^# [0-9a-f]{12}\n", kernels, flags=re.MULTILINE) if text.startswith('"""Conv+Add+Relu')
     ]

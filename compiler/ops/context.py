@@ -155,7 +155,7 @@ class Op(InferContext):
     output_types: tuple[TensorType, ...] = ()
     output_extents: tuple[tuple[ir.Expr, ...], ...] = ()
     tables: Callable[[str, np.ndarray], ir.Buffer] | None = None
-    packs: Callable[[str, ir.Load, Sequence[ir.Var]], ir.Buffer] | None = None
+    packs: Callable[[str, Sequence[ir.Expr], Sequence[ir.Var]], ir.Buffer] | None = None
     target: Target | None = None
 
     def input(self, i: int) -> Operand:
@@ -184,9 +184,9 @@ class Op(InferContext):
         """An element of input ``i``, a constant, from a copy laid out in the order of the loops over ``order`` (outermost first), on which
         alone ``index`` depends: the loops read it front to back."""
         operand = self.input(i)
-        assert self.packs is not None and operand.buffer is not None
-        load = ir.Load(operand.buffer, tuple(ir.index(e) for e in index))
-        return ir.cast(ir.Load(self.packs(operand.name, load, order), tuple(order)), operand.dtype)
+        assert self.packs is not None
+        packed = self.packs(operand.name, tuple(ir.index(e) for e in index), order)
+        return ir.cast(ir.Load(packed, tuple(order)), operand.dtype)
 
     def out_dtype(self, i: int = 0) -> DType:
         """The dtype in which output ``i`` is computed (its own, or float32 for narrower floats)."""

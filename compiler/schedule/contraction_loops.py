@@ -228,7 +228,7 @@ class _Emission:
             used = [v for v in order if isinstance(v, ir.Var) and depends(load, v)]
             if name is None or any(isinstance(e, ir.Var) for v in used if v.extent is not None for e in ir.walk(v.extent)):
                 return load
-            return ir.Load(self.a.lowering.packed(name, load, used), tuple(used))
+            return ir.Load(self.a.lowering.packed(name, load.index, used), tuple(used))
 
         return ir.map_loads(term, replace)
 

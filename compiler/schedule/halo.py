@@ -38,7 +38,7 @@ def _slabs(lowering: Lowering, tensor: Tensor) -> Iterator[tuple[list[ir.Expr], 
                 continue
             starts = [halo[i][0] if i < axis else start if i == axis else 0 for i in range(len(halo))]
             across = [n if i < axis else count if i == axis else n + sum(halo[i]) for i, n in enumerate(sizes)]
-            extents = [ir.Const(n) if i == axis else lowering.extents(n) for i, n in enumerate(across)]
+            extents = [ir.Const(n) if i == axis and not lanes else lowering.extents(n) for i, n in enumerate(across)]
             first = [lowering.extents(n) if i == axis and n > before else ir.Const(n) for i, n in enumerate(starts)]
             yield [*first, *(ir.ZERO for _ in lanes)], [*extents, *lanes]
 

@@ -137,7 +137,7 @@ def _packed(lowering: Lowering, term: ir.Expr, order: list[ir.Var]) -> ir.Expr:
         if name is None:
             return load
         used = [v for v in order if _depends(load, v)]
-        return ir.Load(lowering.packed(name, load, used), tuple(used))
+        return ir.Load(lowering.packed(name, load.index, used), tuple(used))
 
     assert isinstance(term, ir.Binary)
     return ir.Binary(term.op, *(packed(e) if isinstance(e, ir.Load) else e for e in (term.a, term.b)))

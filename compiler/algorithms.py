@@ -1,0 +1,121 @@
+"""The algorithm that a convolution is computed by: direct, or Winograd's where that costs less and is as sound.
+
+Layouts and kernels must agree on it, so it depends on nothing but the shapes, the options and the target.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container, Mapping
+from dataclasses import dataclass
+from functools import cache
+from math import prod
+
+from ..codegen.target import Target
+from ..ir import dtypes
+from ..ir.graph import Node
+from .config import NodeOptions
+from .schedule.cook_toom import CookToom, cook_toom
+from .tensor import Tensor
+
+MAX_GROWTH = 25.0
+"""The mean square of errors may be so much larger than that of sums of products (see ``CookToom.growth``): at most 5 times the error."""
+MAX_FREQUENCIES = 64
+TRANSFORM_FLOPS = (24, 16)
+"""What transforming one element of V and of M costs, in the floating-point operations that a register tile does in that time."""
+BYTE_FLOPS = 6
+"""What reading a byte of the filters costs, in the same measure: they come from memory, once."""
+MIN_GAIN = 1.2
+
+
+@dataclass(frozen=True)
+class Algorithm:
+    """``transforms``: one per spatial axis for Winograd's algorithm, none for direct convolution; ``reason`` says why."""
+
+    transforms: tuple[CookToom, ...]
+    reason: str
+
+    def overhang(self, sizes: tuple[int, ...]) -> tuple[int, ...]:
+        """Elements read beyond the last window of each axis when whole tiles of results are computed; ``sizes`` are those of the result."""
+        return (
+            tuple(-n % t.outputs for n, t in zip(sizes, self.transforms, strict=True)) if self.transforms else (0,) * len(sizes)
+        )
+
+    @property
+    def title(self) -> str:
+        """``Winograd F(4, 3) x F(4, 3)``, or ``direct``."""
+        return f"Winograd {' x '.join(f'F({t.outputs}, {t.taps})' for t in self.transforms)}" if self.transforms else "direct"
+
+
+def algorithm_of(
+    node: Node, tensors: Mapping[str, Tensor], constants: Container[str], options: NodeOptions, target: Target
+) -> Algorithm:
+    """How a Conv node is computed, the layout of whose result is known."""
+    refusal = _refusal(node, tensors, constants, options, target)
+    if refusal:
+        return Algorithm((), refusal)
+    w, y = tensors[node.inputs[1]], tensors[node.outputs[0]]
+    if options.conv != "auto":
+        transforms = _transforms(int(options.conv.removeprefix("winograd")), w.shape[2:])
+        if transforms is None:
+            return Algorithm((), f"{options.conv} has no points of evaluation, or too many, for filters of {w.shape[2:]}")
+        return Algorithm(transforms, f"the option `conv` is {options.conv}")
+    return _cheapest(w.shape, y.shape)
+
+
+def _refusal(
+    node: Node, tensors: Mapping[str, Tensor], constants: Container[str], options: NodeOptions, target: Target
+) -> str | None:
+    """Why a convolution cannot be computed by Winograd's algorithm."""
+    x, w, y = (tensors[name] for name in (*node.inputs[:2], node.outputs[0]))
+    if options.conv == "direct":
+        return "the option `conv` is direct"
+    if not y.layout.block:
+        return "its channels are not in blocks"
+    if any(t.dtype is not dtypes.float32 for t in (x, w, y)):
+        return f"it computes in {x.dtype}, not float32"
+    if node.inputs[1] not in constants:
+        return "the filters are not constant"
+    if node.attrs.get("group", 1) != 1:
+        return "it has groups"
+    if any(s != 1 for s in node.attrs.get("strides") or ()):  # type: ignore[union-attr]
+        return "it has strides"
+    if any(d != 1 for d in node.attrs.get("dilations") or ()):  # type: ignore[union-attr]
+        return "it is dilated"
+    if all(r == 1 for r in w.shape[2:]):
+        return "its filters have one tap"
+    if w.shape[1] < target.block:
+        return f"it reads fewer than {target.block} channels"
+    return None
+
+
+def _transforms(outputs: int, taps: tuple[int, ...]) -> tuple[CookToom, ...] | None:
+    """F(outputs, r) for each axis with r > 1 taps; None where there is none that is practical."""
+    sizes = [(outputs if r > 1 else 1, r) for r in taps]
+    if any(m + r > 9 for m, r in sizes) or prod(m + r - 1 for m, r in sizes) > MAX_FREQUENCIES:
+        return None
+    return tuple(cook_toom(m, r) for m, r in sizes)
+
+
+@cache
+def _cheapest(filters: tuple[int, ...], result: tuple[int, ...]) -> Algorithm:
+    """The algorithm with the least cost, among those that are accurate enough."""
+    direct = 2 * prod(result) * prod(filters[1:]) + BYTE_FLOPS * 4 * prod(filters)
+    candidates = [t for outputs in (2, 4, 6) if (t := _transforms(outputs, filters[2:])) is not None]
+    sound = [t for t in candidates if prod(axis.growth for axis in t) <= MAX_GROWTH]
+    if not sound:
+        return Algorithm((), f"filters of {filters[2:]} would lose too much precision")
+    best = min(sound, key=lambda t: winograd_cost(t, filters, result))
+    gain = direct / winograd_cost(best, filters, result)
+    if gain < MIN_GAIN:
+        return Algorithm((), f"{Algorithm(best, '').title} would take {1 / gain:.2f} of the time, by estimate")
+    return Algorithm(best, f"{gain:.1f} times as fast, by estimate")
+
+
+def winograd_cost(transforms: tuple[CookToom, ...], filters: tuple[int, ...], result: tuple[int, ...]) -> float:
+    """Floating-point operations, with those that take the time of the transforms and of reading the filters."""
+    outputs, inputs = filters[:2]
+    frequencies = prod(t.size for t in transforms)
+    tiles = result[0] * prod(-(-n // t.outputs) for n, t in zip(result[2:], transforms, strict=True))
+    into, out = TRANSFORM_FLOPS
+    each = 2 * inputs * outputs + into * inputs + out * outputs
+    return frequencies * (tiles * each + BYTE_FLOPS * 4 * inputs * outputs)

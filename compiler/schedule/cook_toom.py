@@ -1,0 +1,192 @@
+"""Cook-Toom algorithms of short convolutions F(m, r): m results of a filter with r taps by m + r - 1 products, in exact arithmetic.
+
+    y[i] = sum_k d[i + k] * g[k]   =   A^T ((G g) * (B^T d))
+
+A filter and a polynomial of m coefficients are evaluated at m + r - 2 points and at infinity, their products interpolated; the transpose
+of that linear convolution is the filter above. Sources: Winograd, "Arithmetic complexity of computations" (1980); Lavin and Gray, "Fast
+algorithms for convolutional neural networks" (2015); the points and their order as in Barabasz et al., "Error analysis and improving
+the accuracy of Winograd convolution for deep neural networks" (2020).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cache
+from itertools import combinations
+from math import prod
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+
+_FILTERS = 64
+"""Filters that are transformed at a time, to need little memory."""
+Matrix = tuple[tuple[Fraction, ...], ...]
+
+_MAGNITUDES = {0: "", 1: "1", 2: "5/8 3/2", 3: "1/2 1 2"}
+"""Points of evaluation besides 0 and infinity, each with both signs, by their number: of all multiples of 1/8, those with the least
+``growth`` of F(2, 3), F(4, 3) and F(6, 3). F(4, 3) on 1 and 2 has more than twice as much."""
+
+
+@dataclass(frozen=True)
+class CookToom:
+    """F(outputs, taps): ``a`` is A^T [outputs, size], ``g`` is G [size, taps], ``b`` is B^T [size, size]."""
+
+    outputs: int
+    taps: int
+    a: Matrix
+    g: Matrix
+    b: Matrix
+
+    @property
+    def size(self) -> int:
+        """Inputs read, and products made, for ``outputs`` results."""
+        return self.outputs + self.taps - 1
+
+    @property
+    def growth(self) -> float:
+        """By how much it multiplies the mean square of the errors of its products, compared to summing the products themselves."""
+        norms = [float(sum(c * c for c in p) * sum(c * c for c in q)) for p, q in zip(self.b, self.g, strict=True)]
+        rows = [sum(float(c * c) * norm for c, norm in zip(row, norms, strict=True)) for row in self.a]
+        return sum(rows) / len(rows) / self.taps
+
+
+def default_points(count: int) -> tuple[Fraction, ...]:
+    """The points at which an algorithm with ``count`` of them besides infinity evaluates; ``ValueError`` for more than there are."""
+    pairs = count // 2
+    if pairs not in _MAGNITUDES:
+        raise ValueError(f"no set of {count} points is known")
+    magnitudes = map(Fraction, _MAGNITUDES[pairs].split())
+    return (Fraction(0), *(sign * p for p in magnitudes for sign in (1, -1)))[:count]
+
+
+@cache
+def cook_toom(outputs: int, taps: int, points: tuple[Fraction, ...] | None = None) -> CookToom:
+    """F(outputs, taps). ``ValueError`` where ``points`` are not outputs + taps - 2 different numbers, or too many to be known."""
+    count = outputs + taps - 2
+    if outputs < 1 or taps < 1:
+        raise ValueError(f"F({outputs}, {taps}) has no results or no taps")
+    at = default_points(count) if points is None else points
+    if len(at) != count or len(set(at)) < count:
+        raise ValueError(f"F({outputs}, {taps}) needs {count} different points, not {', '.join(map(str, at))}")
+    others = [[q for q in at if q != p] for p in at]
+    results = tuple((*(p**i for p in at), Fraction(i == outputs - 1)) for i in range(outputs))
+    values = tuple((*_from_roots(rest), Fraction(0)) for rest in others)
+    weights = (prod((p - q for q in rest), start=Fraction(1)) for p, rest in zip(at, others, strict=True))
+    filters = tuple(tuple(p**k / weight for k in range(taps)) for p, weight in zip(at, weights, strict=True))
+    infinity = tuple(Fraction(k == taps - 1) for k in range(taps))
+    return CookToom(outputs, taps, results, (*filters, infinity), (*values, _from_roots(at)))
+
+
+def _from_roots(roots: Sequence[Fraction]) -> tuple[Fraction, ...]:
+    """Coefficients of the product of (x - root), lowest power first."""
+    coefficients = [Fraction(1)]
+    for root in roots:
+        shifted = [Fraction(0), *coefficients]
+        coefficients = [high - root * low for high, low in zip(shifted, [*coefficients, Fraction(0)], strict=True)]
+    return tuple(coefficients)
+
+
+# --- products with few operations -----------------------------------------------------------------------------------------------
+
+
+class Value(Protocol):
+    """What a matrix is multiplied with: numbers, or expressions of the loop IR."""
+
+    def __add__(self, other: Any, /) -> Any: ...
+    def __sub__(self, other: Any, /) -> Any: ...
+    def __mul__(self, other: Any, /) -> Any: ...
+
+
+V = TypeVar("V", bound=Value)
+
+
+def multiply(matrix: Matrix, x: Sequence[V], name: Callable[[V], V]) -> list[V]:
+    """``matrix @ x`` with sums shared between the rows; ``name`` is called with every value that is used more than once.
+
+    Columns that are equal up to signs, [.. a .. a ..], [.. b .. -b ..], take the sum and the difference of their values; rows that are
+    equal up to signs are e + o and e - o, with e and o the sums over what they agree and disagree in.
+    """
+    matrix, values = _paired_columns(matrix, list(x), name)
+    rows = dict(enumerate(matrix))
+    result: dict[int, V] = {}
+    for i, j in _pairs(matrix):
+        even, odd = (tuple((p + q * sign) / 2 for p, q in zip(rows[i], rows[j], strict=True)) for sign in (1, -1))
+        factor = _factor(odd)
+        e, o = name(_total(even, values)), name(_total(tuple(c / factor for c in odd), values))
+        result[i], result[j] = name(_plus(e, factor, o)), name(_plus(e, -factor, o))
+    for i, row in rows.items():
+        if i not in result:
+            result[i] = name(_total(row, values))
+    return [result[i] for i in range(len(matrix))]
+
+
+def _paired_columns(matrix: Matrix, values: list[V], name: Callable[[V], V]) -> tuple[Matrix, list[V]]:
+    columns = tuple(zip(*matrix, strict=True))
+    left = dict(enumerate(columns))
+    kept: list[tuple[tuple[Fraction, ...], V]] = []
+    for i, j in _pairs(columns):
+        p, q = left.pop(i), left.pop(j)
+        for sign, both in ((1, values[i] + values[j]), (-1, values[i] - values[j])):
+            kept.append((tuple(a if a == sign * b else Fraction(0) for a, b in zip(p, q, strict=True)), name(both)))
+    kept += [(column, values[i]) for i, column in left.items()]
+    return tuple(zip(*(column for column, _ in kept), strict=True)), [value for _, value in kept]
+
+
+def _pairs(rows: Sequence[Sequence[Fraction]]) -> list[tuple[int, int]]:
+    """Rows that are equal up to signs, in some entries of the same sign and in some not, two by two."""
+    found: list[tuple[int, int]] = []
+    for i, j in combinations(range(len(rows)), 2):
+        if any(i in pair or j in pair for pair in found):
+            continue
+        signs = {a == b for a, b in zip(rows[i], rows[j], strict=True) if a or b}
+        if signs == {True, False} and all(abs(a) == abs(b) for a, b in zip(rows[i], rows[j], strict=True)):
+            found.append((i, j))
+    return found
+
+
+def _factor(row: Sequence[Fraction]) -> Fraction:
+    """What to take out of a sum so that most of its coefficients are 1 or -1, and the others have few digits in binary."""
+    given = [c for c in row if c]
+    return min(given, key=lambda f: (sum(abs(c) != abs(f) for c in given), sum((c / f).denominator for c in given), f != 1))
+
+
+def _total(row: Sequence[Fraction], values: Sequence[V]) -> V:
+    """The sum of ``values`` times ``row``, those without a factor first."""
+    terms = sorted(((c, v) for c, v in zip(row, values, strict=True) if c), key=lambda term: (term[0] != 1, term[0] != -1))
+    (first, total), *rest = terms
+    total = total if first == 1 else total * first
+    for c, v in rest:
+        total = _plus(total, c, v)
+    return total
+
+
+def _plus(total: V, factor: Fraction, value: V) -> V:
+    if factor == 1:
+        return total + value
+    return total - value if factor == -1 else total + value * factor
+
+
+# --- filters -------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class TransformedFilters:
+    """Makes U [frequency, input channel, output channel] of filters [output channel, input channel, taps...], computed in float64."""
+
+    transforms: tuple[CookToom, ...]
+
+    def __str__(self) -> str:
+        return "by " + " x ".join(f"F({t.outputs}, {t.taps})" for t in self.transforms)
+
+    def __call__(self, filters: np.ndarray) -> np.ndarray:
+        outputs, inputs, *_ = filters.shape
+        matrices = [np.array(t.g, np.float64) for t in self.transforms]
+        result = np.empty((prod(t.size for t in self.transforms), inputs, outputs), filters.dtype)
+        for start in range(0, outputs, _FILTERS):
+            part = filters[start : start + _FILTERS].astype(np.float64).transpose(1, 0, *range(2, filters.ndim))
+            for axis, g in enumerate(matrices):
+                part = np.moveaxis(np.tensordot(g, part, (1, 2 + axis)), 0, 2 + axis)
+            result[:, :, start : start + _FILTERS] = np.moveaxis(part.reshape(inputs, -1, result.shape[0]), 2, 0)
+        return result
