@@ -1,7 +1,8 @@
 """How a sum of products is cut into tasks: into how many chunks of rows, and whether blocks of columns or chunks of rows come first.
 
 Blocks of columns first: the weights are read once, and all rows once per block of columns. Chunks of rows first: a chunk stays in the
-second cache while all columns pass, so the rows are read once, and the weights once per chunk. Whatever moves fewer bytes.
+second cache while all columns pass, so the rows are read once, and the weights once per chunk. That has to move half as many bytes to be
+worth it: a part of the weights serves fewer rows then.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ def cut(a: Contraction, outer: list[int], blocks: int) -> Tasks:
     columns = sum(_bytes(a, load, outer) for load in a.moving)
     cache = a.lowering.target.l2
     resident = -(-rows // (cache // 2))
-    if rows > cache * 3 // 4 and rows + resident * columns < columns + blocks * rows:
+    if rows > cache * 3 // 4 and 2 * (rows + resident * columns) < columns + blocks * rows:
         return Tasks(max(resident, enough), rows_first=True)
     return Tasks(enough, rows_first=False)
 
