@@ -126,7 +126,8 @@ class Reduce:
     """The element of a reduction: ``finish(op over axes of term(*axes))``, accumulated in the term's dtype.
 
     ``op``: "add", "mul", "min", "max", "and", "or". ``axes``: names and extents, outermost first.
-    ``first`` is what it starts from instead of the neutral element.
+    ``first`` is what it starts from instead of the neutral element. ``run``: along axis 1 of the result, so many neighbours at a time read
+    the same elements of the first factor (a group of channels); 0 where all do.
     """
 
     op: str
@@ -134,6 +135,7 @@ class Reduce:
     term: Callable[..., ir.Expr]
     finish: Callable[[ir.Expr], ir.Expr] = lambda total: total
     first: ir.Expr | None = None
+    run: int = 0
 
 
 @dataclass(frozen=True)

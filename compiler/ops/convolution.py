@@ -84,4 +84,4 @@ def conv(op: Op, index: tuple[ir.Expr, ...]) -> Reduce:
         return total + op.input(2)(c) if op.has(2) else total
 
     axes = [("ci", w.shape[1]), *((f"k{i}", extent) for i, extent in enumerate(w.shape[2:]))]
-    return Reduce("add", tuple(axes), term, finish)
+    return Reduce("add", tuple(axes), term, finish, run=per_group_out if groups > 1 else 0)

@@ -21,7 +21,7 @@ walk along the vector axis are packed into scratch memory first, part by part.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from typing import TYPE_CHECKING
@@ -69,12 +69,31 @@ class Contraction:
 
     def __post_init__(self) -> None:
         self.tensor: Tensor = self.lowering.tensors[self.op.node.outputs[0]]
-        self.extents = tuple(self.lowering.extents(e) for e in self.tensor.shape)
         self.block = self.tensor.layout.block
-        self.axes = [ir.Var(f"i{axis}", extent=e) for axis, e in enumerate(self.extents)]
-        self.reduce = self.define(*self.axes)
+        self.sizes = self.tensor.shape
+        self.group: ir.Var | None = None
+        self._lay_axes()
+        run = self.reduce.run
+        if run % max(1, self.block) == 0 and 1 < run < self.sizes[1]:
+            self.group = ir.Var("g", extent=ir.Const(self.sizes[1] // run))
+            self.sizes = (self.sizes[0], run, *self.sizes[2:])
+            self._lay_axes()
         self.reduced = [ir.Var(name, extent=ir.index(extent)) for name, extent in self.reduce.axes]
         self.term = self.reduce.term(*self.reduced)
+
+    def _lay_axes(self) -> None:
+        """Variables for the axes, the one of channels inside of a group, if there are groups."""
+        self.extents = tuple(self.lowering.extents(e) for e in self.sizes)
+        if self.group is not None:
+            self.extents = (self.extents[0], ir.Const(self.sizes[1]), *self.extents[2:])
+        self.axes = [ir.Var(f"i{axis}", extent=e) for axis, e in enumerate(self.extents)]
+        self.reduce = self.define(*self.index(self.axes))
+
+    def index(self, place: Sequence[ir.Expr]) -> tuple[ir.Expr, ...]:
+        """The index in the result of a place on the axes."""
+        if self.group is None:
+            return tuple(place)
+        return (place[0], self.group * self.sizes[1] + place[1], *place[2:])
 
     def fits(self) -> bool:
         if not is_contraction(self.reduce, self.term) or not self.axes or self.tensor.dtype.bits < 32:
@@ -85,7 +104,7 @@ class Contraction:
         self.moving = [load for load in self.loads() if depends(load, self.axes[self.vector])]
         if not self.moving or not self.reuses():
             return False
-        candidates = [i for i in range(len(self.axes)) if i != self.vector and self.tensor.shape[i] > 1]
+        candidates = [i for i in range(len(self.axes)) if i != self.vector and self.sizes[i] > 1]
         reusing = [i for i in candidates if not any(depends(load, self.axes[i]) for load in self.moving)]
         self.row = (reusing or candidates or [None])[-1]
         self.band = reusing[-2] if len(reusing) > 1 else None
@@ -93,7 +112,7 @@ class Contraction:
 
     def reuses(self) -> bool:
         """Whether some element serves more than one result: otherwise registers have nothing to save (a sum of squares)."""
-        outer = [axis for axis, extent in zip(self.axes, self.tensor.shape, strict=True) if extent > 1]
+        outer = [axis for axis, extent in zip(self.axes, self.sizes, strict=True) if extent > 1]
         return not all(depends(load, axis) for load in self.loads() for axis in outer)
 
     def loads(self) -> list[ir.Load]:
@@ -107,14 +126,18 @@ class Contraction:
         return None
 
     @property
+    def groups(self) -> int:
+        return ir.hint(self.group.extent) if self.group is not None and self.group.extent is not None else 1
+
+    @property
     def columns(self) -> int:
         """The extent of the vector axis, in whole blocks of the layout."""
-        size = self.tensor.shape[self.vector]
+        size = self.sizes[self.vector]
         return -(-size // self.block) * self.block if self.block else size
 
     @property
     def rows(self) -> int:
-        return self.tensor.shape[self.row] if self.row is not None else 1
+        return self.sizes[self.row] if self.row is not None else 1
 
     def blocks(self) -> tuple[ColumnBlocks, ...]:
         """Blocks of the vector axis with their register tiles."""

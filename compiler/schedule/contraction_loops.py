@@ -67,7 +67,7 @@ class _Emission:
         inner = [self.block, self.bands.number, self.strips.number]
         if tasks.rows_first:
             inner = [*inner[1:], self.block]
-        loops = [*(a.axes[i] for i in self.outer), *(v for v in inner if isinstance(v, ir.Var))]
+        loops = [*(a.axes[i] for i in self.outer), *(v for v in (a.group, *inner) if isinstance(v, ir.Var))]
         with b.collect() as body:
             self._task()
         nest: ir.Body = tuple(body)
@@ -82,7 +82,7 @@ class _Emission:
         self.whole = self.row_extent // self.height
         if isinstance(self.row_extent, ir.Const):
             self.whole = ir.Const(self.tiles)
-        band = (a.tensor.shape[a.band], a.extents[a.band]) if a.band is not None else (1, ir.ONE)
+        band = (a.sizes[a.band], a.extents[a.band]) if a.band is not None else (1, ir.ONE)
         self.bands = self._chunks("band", wanted, *band)
         self.strips = self._chunks("strip", wanted if a.band is None else 1, self.tiles + (self.rest > 0), self.whole)
 
@@ -152,7 +152,7 @@ class _Emission:
             place[a.row] = row
         if a.band is not None:
             place[a.band] = band
-        return tuple(place)
+        return a.index(place)
 
     def _each_row(self, emit: Callable[[Place, Place], None]) -> None:
         """Loops over all elements of the task; ``emit`` gets their place in the result and in the totals."""

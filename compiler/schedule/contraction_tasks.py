@@ -27,7 +27,7 @@ class Tasks:
 
 def cut(a: Contraction, outer: list[int], blocks: int) -> Tasks:
     """The tasks for ``blocks`` blocks of columns inside of the axes ``outer``."""
-    apart = prod(a.tensor.shape[i] for i in outer)
+    apart = prod(a.sizes[i] for i in outer) * a.groups
     enough = -(-TASKS // max(1, apart * blocks))
     rows = sum(_bytes(a, load, outer) for load in a.loads() if load not in a.moving)
     columns = sum(_bytes(a, load, outer) for load in a.moving)
@@ -41,4 +41,4 @@ def cut(a: Contraction, outer: list[int], blocks: int) -> Tasks:
 def _bytes(a: Contraction, load: ir.Load, outer: list[int]) -> int:
     """What a task of all rows and columns reads of a buffer."""
     size = prod(map(ir.hint, load.buffer.shape)) * load.dtype.itemsize
-    return size // max(1, prod(a.tensor.shape[i] for i in outer if depends(load, a.axes[i])))
+    return size // max(1, a.groups * prod(a.sizes[i] for i in outer if depends(load, a.axes[i])))

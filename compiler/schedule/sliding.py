@@ -42,7 +42,7 @@ def lower_sliding(lowering: Lowering, op: Op, define: Callable[..., Reduce]) -> 
     axes = [ir.Var(f"i{axis}", extent=lowering.extents(extent)) for axis, extent in enumerate(tensor.shape)]
     reduce = define(*axes)
     term = reduce.term(*(ir.Var(name, extent=ir.index(extent)) for name, extent in reduce.axes))
-    if not is_contraction(reduce, term) or any(isinstance(e, ir.Guarded) for e in ir.walk(term)):
+    if reduce.run > 1 or not is_contraction(reduce, term) or any(isinstance(e, ir.Guarded) for e in ir.walk(term)):
         return False
     loads = [e for e in ir.walk(term) if isinstance(e, ir.Load)]
     if not all(_depends(load, axes[1]) for load in loads) or not all(isinstance(e, int) for _, e in _taps(reduce)):
