@@ -126,9 +126,9 @@ def test_conv(channels: int, filters: int, size: int, kernel: int, stride: int, 
     agrees(make_model(nodes, {"x": ["N", channels, "H", "W"]}, ["y"], constants), {"x": values(2, channels, size, size)})
 
 
-@pytest.mark.parametrize(
-    ("channels", "filters", "groups"), [(16, 16, 16), (17, 17, 17), (32, 16, 2), (12, 24, 12), (6, 9, 3), (64, 64, 8)]
-)
+@pytest.mark.parametrize(("channels", "filters", "groups"), [
+    (16, 16, 16), (17, 17, 17), (32, 16, 2), (12, 24, 12), (6, 9, 3), (64, 64, 8), (48, 96, 2), (72, 72, 3), (40, 80, 5), (30, 45, 3),
+])  # fmt: skip
 @pytest.mark.parametrize("rank", [1, 2, 3])
 def test_grouped_conv(channels: int, filters: int, groups: int, rank: int) -> None:
     node = oh.make_node("Conv", ["x", "w"], ["y"], group=groups, pads=[1] * 2 * rank)
