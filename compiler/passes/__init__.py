@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
-from . import activations, affine, attention, constants, control_flow, deformable, identities, layer_norm, recurrent, reshapes
+from . import (
+    activations,
+    affine,
+    attention,
+    constants,
+    control_flow,
+    deformable,
+    identities,
+    layer_norm,
+    recurrent,
+    reshapes,
+    taps,
+)
 from .common_subexpressions import merge_equal
 from .dead_code import remove_dead_code
 from .pipeline import Pass, rules_pass, run_passes
@@ -60,6 +72,7 @@ PASSES: tuple[Pass, ...] = (
     rules_pass("fold_batch_norm", affine.batch_norm_into_linear, level=2),
     rules_pass("fold_scale_and_shift", affine.scale_into_linear, affine.shift_into_linear, level=2),
     rules_pass("lower_batch_norm", affine.batch_norm_alone, level=2),
+    rules_pass("drop_dead_taps", taps.conv_without_dead_taps, level=2),
     rules_pass("lower_recurrent", recurrent.project_inputs),
     rules_pass("lower_deformable", deformable.sample_and_convolve),
     rules_pass("simplify_arithmetic", activations.divide_by_constant, activations.small_power, level=2),
