@@ -15,13 +15,16 @@ if TYPE_CHECKING:
     from .compiler.api import compile as compile
     from .compiler.check import check as check
     from .compiler.config import Config as Config
+    from .ir.errors import ArtifactError as ArtifactError
     from .ir.errors import ConfigError as ConfigError
+    from .ir.errors import IncompatibleArtifactError as IncompatibleArtifactError
     from .ir.errors import InputError as InputError
     from .ir.errors import KernelError as KernelError
     from .ir.errors import LoopnestError as LoopnestError
     from .ir.errors import ModelError as ModelError
     from .ir.errors import TargetError as TargetError
     from .ir.errors import UnsupportedOperatorError as UnsupportedOperatorError
+    from .runtime.artifact import load as load
     from .runtime.model import CompiledModel as CompiledModel
 
 __version__ = "0.1.0"
@@ -29,6 +32,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "compile": ".compiler.api",
     "check": ".compiler.check",
+    "load": ".runtime.artifact",
     "Config": ".compiler.config",
     "CompiledModel": ".runtime.model",
     "backend": ".compiler",
@@ -41,14 +45,18 @@ _HOMES = {
             "ConfigError",
             "TargetError",
             "KernelError",
+            "ArtifactError",
+            "IncompatibleArtifactError",
         ),
         ".ir.errors",
     ),
 }
 __all__ = [
+    "ArtifactError",
     "CompiledModel",
     "Config",
     "ConfigError",
+    "IncompatibleArtifactError",
     "InputError",
     "KernelError",
     "LoopnestError",
@@ -59,6 +67,7 @@ __all__ = [
     "backend",
     "check",
     "compile",
+    "load",
 ]
 
 

@@ -106,6 +106,17 @@ class Target:
         return REGISTER_TILES[self.isa, dtype]
 
     @property
+    def arch(self) -> str:
+        """The architecture, as LLVM calls it."""
+        return _BY_NAME[self.isa].arch
+
+    @property
+    def requires(self) -> tuple[str, ...]:
+        """LLVM's names of the features that the machine code may use."""
+        stated = {feature[1:] for feature in self.features.split(",") if feature.startswith("+")}
+        return tuple(sorted(_BY_NAME[self.isa].requires | stated))
+
+    @property
     def runs_here(self) -> bool:
         return not self.missing
 

@@ -15,6 +15,8 @@ from ..ir.errors import InputError
 from ..ir.graph import Dim, Graph, TensorType
 from ..runtime.cache import open_cache
 from ..runtime.cpus import available_cpus
+from ..runtime.direct import Direct
+from ..runtime.isa import Isa
 from ..runtime.model import CompiledModel
 from ..runtime.program import TensorSpec
 from . import frontend, progress
@@ -80,10 +82,12 @@ def compile_graph(graph: Graph, engine: Engine) -> CompiledModel:
     outputs = tuple(_spec(graph, name) for name in graph.outputs)
     numbers = tuple(i for i, name in enumerate(graph.inputs) if name in staged.known)
 
-    def planner(values: tuple[Any, ...]) -> Stage:
-        return Stage.make(staged, values)
+    def planner(values: tuple[Any, ...]) -> Stage | Direct:
+        return Stage.make(staged, values).runner
 
-    compiled = CompiledModel(inputs, outputs, planner, numbers, name=graph.name or "model")
+    target = engine.target
+    isa = Isa(target.isa, target.arch, target.requires)
+    compiled = CompiledModel(inputs, outputs, planner, numbers, name=graph.name or "model", isa=isa)
     examples = [_example(spec) for spec in inputs]
     if not numbers and all(example is not None for example in examples):
         compiled.prepare(*examples)

@@ -113,6 +113,12 @@ class Kernels:
                 self._bring(jobs, {digest: item for digest, item in requests.items() if digest not in self._addresses})
         return {digest: self._addresses[digest] for digest in requests}
 
+    @property
+    def objects(self) -> dict[str, tuple[bytes, str]]:
+        """The object code and symbol of every kernel that was linked, by digest."""
+        with self._lock:
+            return {key: item for linked in self._linked for key, item in linked.objects.items()}
+
     def compile(self, request: KernelRequest) -> KernelModule:
         """Compiles a kernel, whether or not it is in the cache, and puts its object code there."""
         from ..codegen.kernel import emit_kernel

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from ..ir.errors import InputError, LoopnestError
 from ..ir.graph import Graph, Node, TensorType, node_reads
+from ..runtime.direct import Direct
 from ..runtime.entry import Argument, decline
 from ..runtime.executor import Executable
 from ..runtime.profile import Profile
@@ -117,6 +118,11 @@ class Stage:
             seeds,
         )
 
+    @property
+    def runner(self) -> Stage | Direct:
+        """What runs it: the native program alone, where that is all there is."""
+        return Direct(self.native, self.picks) if self.direct and self.native is not None and not self.seeds else self
+
     def run(self, inputs: Sequence[Value]) -> list[Value]:
         """The outputs in graph order, in memory that nothing else refers to."""
         if self.direct:
@@ -130,11 +136,8 @@ class Stage:
         return results
 
     def entry(self, arguments: Sequence[Argument], *, bare: bool) -> Callable[..., Any]:
-        """The fast way in, where the native program is all there is to run."""
-        if not self.direct or self.native is None or self.seeds:
-            return decline
-        targets = {pick: number for number, pick in enumerate(self.picks)}
-        return self.native.entry([replace(a, target=targets.get(a.target, -1)) for a in arguments], bare=bare)
+        """There is no fast way in."""
+        return decline
 
     def shapes(self) -> tuple[tuple[int, ...] | None, ...]:
         """The shapes of the outputs; None where data decides, or the host makes them."""
@@ -144,9 +147,7 @@ class Stage:
         return tuple(known.get(name) for name in self.outputs)
 
     def bind(self, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray]) -> Callable[[], None]:
-        """What computes ``outputs`` from ``inputs``: natively in place, or with copies of the results where the host has a part in it."""
-        if self.direct and self.native is not None and not self.seeds:
-            return self.native.bind([inputs[i] for i in self.picks], outputs)
+        """What computes ``outputs`` from ``inputs``, by copies of the results."""
 
         def run() -> None:
             for name, array, result in zip(self.outputs, outputs, self.run(inputs), strict=True):

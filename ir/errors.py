@@ -31,5 +31,13 @@ class KernelError(LoopnestError, RuntimeError):
     """A kernel stopped on bad data (an index out of range, say): names the ONNX node and the value."""
 
 
+class ArtifactError(LoopnestError, ValueError):
+    """A saved model cannot be written or read: says what is wrong with it."""
+
+
+class IncompatibleArtifactError(ArtifactError):
+    """A saved model is for another processor: names the features that this machine lacks."""
+
+
 class VerificationError(LoopnestError, AssertionError):
     """A stage of the compiler produced an invalid result: a defect of loopnest, not of the model."""

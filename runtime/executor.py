@@ -34,10 +34,11 @@ _CREW = 5
 class Executable:
     """A program bound to machine code and weights, ready to run from any number of threads at once.
 
-    ``addresses`` maps kernel keys to machine code (keep the ``Linked`` alive: pass it as ``keep``), ``constants`` are the packed weights,
-    one uint8 array (or memory map) per blob. ``workspaces`` may be shared by all programs of a model, so that plans for many shapes do
-    not each hold an arena. With ``threads`` > 1, parallel steps are shared by as many workers as they are worth (``shares``), unless the
-    team is busy with another call. Raises ``KeyError`` for a kernel without an address, ``ValueError`` for constants of the wrong size.
+    ``addresses`` maps kernel keys to machine code, which ``keep`` keeps alive (a ``Linked``, or what has its ``objects``); ``constants``
+    are the packed weights, one uint8 array (or memory map) per blob. ``workspaces`` may be shared by all programs of a model, so that
+    plans for many shapes do not each hold an arena. With ``threads`` > 1, parallel steps are shared by as many workers as they are worth
+    (``shares``), unless the team is busy with another call. Raises ``KeyError`` for a kernel without an address, ``ValueError`` for
+    constants of the wrong size.
     """
 
     def __init__(
@@ -63,6 +64,16 @@ class Executable:
         self._inputs = [(spec.nbytes, spec.numpy.alignment) for spec in program.inputs]
         self._outputs = _makers(program, self._workspaces.outputs)
         self._enter = self.entry(self._arguments, bare=False)
+
+    @property
+    def constants(self) -> tuple[np.ndarray, ...]:
+        """The packed weights, in the order of ``Program.constants``."""
+        return tuple(self._constants)
+
+    def objects(self) -> dict[str, tuple[bytes, str]]:
+        """The object code and symbol of each kernel of the program. ``KeyError`` when whoever keeps the code has it no more."""
+        objects: Mapping[str, tuple[bytes, str]] = getattr(self._keep, "objects", {})
+        return {key: objects[key] for key in self.program.kernels}
 
     def entry(self, arguments: Sequence[Argument], *, bare: bool) -> Callable[..., Any]:
         """A function of arrays as ``arguments`` say, by position, that returns a tuple of fresh outputs, or the only one (``bare``).

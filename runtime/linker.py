@@ -29,9 +29,10 @@ class LinkError(LoopnestError, RuntimeError):
 
 
 class Linked:
-    """Machine code in memory, which lives as long as this object."""
+    """Machine code in memory, which lives as long as this object; ``objects`` is what it was linked from."""
 
-    def __init__(self, addresses: Mapping[str, int], engines: Iterable[Any]) -> None:
+    def __init__(self, objects: Mapping[str, tuple[bytes, str]], addresses: Mapping[str, int], engines: Iterable[Any]) -> None:
+        self.objects = dict(objects)
         self.addresses = dict(addresses)
         self._engines = tuple(engines)
 
@@ -64,7 +65,7 @@ def link(objects: Mapping[str, tuple[bytes, str]]) -> Linked:
         missing = [key for key, address in addresses.items() if not address]
         if missing:
             raise LinkError(f"no machine code found for kernel {missing[0]}")
-        return Linked(addresses, (engine.native for engine in engines))
+        return Linked(objects, addresses, (engine.native for engine in engines))
 
 
 def compile_ir(text: str, opt: int = 0) -> Any:

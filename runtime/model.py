@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
@@ -14,6 +15,7 @@ from ..ir.errors import InputError
 from .binding import Binding, Out, shared
 from .entry import Argument, decline
 from .inputs import InputBinder, Value
+from .isa import Isa
 from .profile import Profile
 from .program import TensorSpec
 
@@ -44,7 +46,8 @@ class Runner(Protocol):
 
 Entry: TypeAlias = "Callable[..., Any]"
 Planner: TypeAlias = "Callable[[tuple[Value, ...]], Runner]"
-_Key: TypeAlias = "tuple[tuple[int, ...] | bytes | type, ...]"
+Key: TypeAlias = "tuple[tuple[int, ...] | bytes | type, ...]"
+"""Which plan inputs need: for each its shape (its Python type when it is no array), then the bytes of those whose values decide."""
 
 
 class CompiledModel:
@@ -53,7 +56,7 @@ class CompiledModel:
     ``inputs`` and ``outputs`` are declared in graph order, with symbolic dims by name. ``planner`` makes the runner for a tuple of
     checked inputs; it is called once for each set of input shapes (of Python types, for sequences and optionals), and of bytes of the
     inputs whose numbers are in ``value_inputs`` (those whose values decide shapes or control flow). The ``max_plans`` runners used last
-    are kept.
+    are kept. ``isa`` is the instruction set that they are compiled for.
     """
 
     def __init__(
@@ -65,15 +68,17 @@ class CompiledModel:
         *,
         name: str = "model",
         max_plans: int = 64,
+        isa: Isa | None = None,
     ) -> None:
         self.inputs = tuple(inputs)
         self.outputs = tuple(outputs)
         self.name = name
+        self.isa = isa
         self.value_inputs = tuple(value_inputs)
         self._binder = InputBinder(inputs)
         self._planner = planner
         self._max_plans = max_plans
-        self._runners: OrderedDict[_Key, tuple[Runner, Entry]] = OrderedDict()
+        self._runners: OrderedDict[Key, tuple[Runner, Entry]] = OrderedDict()
         self._latest: Runner | None = None
         self._enter: Entry = decline  # of the plan used last
         self._planning = threading.Lock()
@@ -128,6 +133,27 @@ class CompiledModel:
         """Makes the plan for inputs like these, and runs nothing."""
         return self.runner_of(self._binder.bind(args, named))
 
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes the model, with the plans that it has, as a file for ``loopnest.load``.
+
+        Raises ``ArtifactError`` where the file cannot be written, there is no plan yet, or some part of the model is not native.
+        """
+        from .artifact import save
+
+        save(self, path)
+
+    def adopt(self, key: Key, runner: Runner) -> None:
+        """Takes a plan that was made elsewhere."""
+        arguments = self._arguments(key)
+        enter = decline if arguments is None else runner.entry(arguments, bare=len(self.outputs) == 1)
+        with self._lock:
+            self._runners[key] = self._latest, self._enter = runner, enter
+
+    def plans_by_key(self) -> list[tuple[Key, Runner]]:
+        """The plans, the one used least recently first."""
+        with self._lock:
+            return [(key, runner) for key, (runner, _) in self._runners.items()]
+
     def seal(self) -> None:
         """No other plan than those that there are: lets go of the planner, and of the weights as the model has them."""
         self._planner = _no_other
@@ -179,7 +205,7 @@ class CompiledModel:
         return results[0] if len(self.outputs) == 1 else tuple(results)
 
     def _found(self, arrays: Sequence[Value]) -> tuple[Runner, Entry]:
-        key: _Key = tuple([array.shape if type(array) is np.ndarray else type(array) for array in arrays])
+        key: Key = tuple([array.shape if type(array) is np.ndarray else type(array) for array in arrays])
         if self.value_inputs:
             key += tuple([arrays[index].tobytes() for index in self.value_inputs])
         found = self._runners.get(key)
@@ -189,33 +215,34 @@ class CompiledModel:
             self._touch(key, found)
         return found
 
-    def _plan(self, key: _Key, arrays: Sequence[Value]) -> tuple[Runner, Entry]:
+    def _plan(self, key: Key, arrays: Sequence[Value]) -> tuple[Runner, Entry]:
         with self._planning:
             found = self._runners.get(key)
             if found is None:
-                runner = self._planner(tuple(arrays))
-                found = runner, self._entry(runner, arrays)
+                self.adopt(key, self._planner(tuple(arrays)))
+                found = self._runners[key]
             with self._lock:
-                self._runners[key] = found
                 self._latest, self._enter = found
                 while len(self._runners) > self._max_plans:
                     self._runners.popitem(last=False)
             return found
 
-    def _touch(self, key: _Key, found: tuple[Runner, Entry]) -> None:
+    def _touch(self, key: Key, found: tuple[Runner, Entry]) -> None:
         with self._lock:
             if key in self._runners:
                 self._runners.move_to_end(key)
             self._latest, self._enter = found
 
-    def _entry(self, runner: Runner, arrays: Sequence[Value]) -> Entry:
+    def _arguments(self, key: Key) -> list[Argument] | None:
+        """What the arguments of a call are for a plan; None where an entry cannot tell."""
+        values = dict(zip(self.value_inputs, key[len(self.inputs) :], strict=True))
         arguments: list[Argument] = []
-        for index, (dtype, array) in enumerate(zip(self._binder.dtypes, arrays, strict=True)):
-            if dtype is None or dtype.kind == "O":
-                return decline
-            value = array.tobytes() if index in self.value_inputs else None
-            arguments.append(Argument(dtype, array.shape, index, value))
-        return runner.entry(arguments, bare=len(self.outputs) == 1)
+        for index, (dtype, shape) in enumerate(zip(self._binder.dtypes, key, strict=False)):
+            value = values.get(index)
+            if dtype is None or dtype.kind == "O" or not isinstance(shape, tuple) or not isinstance(value, bytes | None):
+                return None
+            arguments.append(Argument(dtype, shape, index, value))
+        return arguments
 
     def _output_index(self, name: str) -> int:
         for index, spec in enumerate(self.outputs):

@@ -121,8 +121,8 @@ class Program:
         """The program that ``to_dict`` described, after JSON or not; raises ``VerificationError`` on anything malformed."""
         try:
             program = Program(
-                inputs=tuple(_tensor(item) for item in data["inputs"]),
-                outputs=tuple(_tensor(item) for item in data["outputs"]),
+                inputs=tuple(tensor_spec(item) for item in data["inputs"]),
+                outputs=tuple(tensor_spec(item) for item in data["outputs"]),
                 buffers=tuple(BufferSpec(**item) for item in data["buffers"]),
                 steps=tuple(_step(item) for item in data["steps"]),
                 arena_nbytes=data["arena_nbytes"],
@@ -216,7 +216,8 @@ def _naturals(values: Iterable[object]) -> bool:
     return all(isinstance(value, int) and value >= 0 for value in values)
 
 
-def _tensor(data: Mapping[str, Any]) -> TensorSpec:
+def tensor_spec(data: Mapping[str, Any]) -> TensorSpec:
+    """What ``dataclasses.asdict`` made of a ``TensorSpec``, after JSON or not, of a numeric tensor."""
     shape = data["shape"]
     return TensorSpec(data["name"], dtypes.by_name(data["dtype"]).name, None if shape is None else tuple(shape))
 

@@ -15,6 +15,7 @@ import loopnest
 from loopnest.compiler.engine import Engine
 from loopnest.compiler.plan import Plan
 from loopnest.ir.graph import Graph
+from loopnest.runtime.direct import Direct
 from tests.graphs import FLOAT, assert_same, make_model, onnxruntime, tensor, values
 
 INT64, BOOL = onnx.TensorProto.INT64, onnx.TensorProto.BOOL
@@ -93,7 +94,7 @@ def test_if_that_an_input_decides_is_one_native_program() -> None:
     model = if_model([], {"x": (3, 5), "c": flag("c")})
     f = check(model, {"x": values(3, 5), "c": np.array(True)}, {"x": values(3, 5), "c": np.array(False)})
     assert len(f.plans) == 2
-    assert all(plan.direct for plan in f.plans)  # type: ignore[attr-defined]
+    assert all(isinstance(plan, Direct) for plan in f.plans)
 
 
 def test_float_data_is_not_bound_by_value() -> None:
