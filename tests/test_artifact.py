@@ -13,10 +13,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from onnx import TensorProto
 from onnx.helper import make_node
 
 import loopnest
+from loopnest.compiler.cli import main
+from loopnest.compiler.cli.precompile import _turns
 from loopnest.ir.errors import ArtifactError, IncompatibleArtifactError, InputError, KernelError
 from loopnest.runtime import artifact
 from loopnest.runtime.artifact import Artifact
@@ -268,3 +271,28 @@ def test_the_text_says_what_is_in_it(saved: tuple[Path, dict[int, np.ndarray]]) 
     text = Artifact.read(saved[0]).as_text()
     for part in ("format 1", "x: float32[N, 3, 12, 12]", "bytes of weights", "2 plans", "x=[3, 3, 12, 12]"):
         assert part in text
+
+
+def test_the_commands(tmp_path: Path) -> None:
+    path, out = tmp_path / "m.onnx", tmp_path / "m.lnest"
+    model = make_model([make_node("Add", ["x", "y"], ["z"])], {"x": ("N", 3), "y": ("N", 3)}, ["z"])
+    path.write_bytes(model.SerializeToString())
+    shapes = [f"--shape={shape}" for shape in ("x=2,3", "x=5,3", "y=2,3", "y=5,3")]
+    done = CliRunner().invoke(main, ["precompile", str(path), "-o", str(out), *shapes])
+    assert done.exit_code == 0, done.output
+    assert "2 plans" in done.output
+    f = loopnest.load(out)
+    for n in (2, 5):
+        np.testing.assert_array_equal(f(np.ones((n, 3), np.float32), np.ones((n, 3), np.float32)), np.full((n, 3), 2))
+    shown = CliRunner().invoke(main, ["artifact", "show", str(out)])
+    assert "x=[5, 3], y=[5, 3]" in shown.output
+    assert CliRunner().invoke(main, ["artifact", "verify", str(out)]).output.endswith("sound, and runs on this machine\n")
+    out.write_bytes(out.read_bytes()[:-1])
+    refused = CliRunner().invoke(main, ["artifact", "verify", str(out)])
+    assert refused.exit_code == 2
+    assert "is truncated" in refused.output
+
+
+def test_shapes_of_several_inputs_are_taken_in_turns() -> None:
+    assert _turns([]) == [[]]
+    assert _turns([("x", (1,)), ("y", (5,)), ("x", (8,))]) == [[("x", (1,)), ("y", (5,))], [("x", (8,)), ("y", (5,))]]
