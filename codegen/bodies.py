@@ -61,6 +61,16 @@ def registers(body: ir.Body) -> Iterator[ir.Buffer]:
         yield from (buffer for buffer in (*stores, *loads) if buffer.scope == "register")
 
 
+_SIMPLE = frozenset({"neg", "not", "abs", "isnan", "isinf", "sqrt"})
+"""Functions of an instruction or two."""
+
+
+def computes(body: ir.Body) -> bool:
+    """Whether ``body`` calls functions of many instructions: one iteration hides the latency of adding to a total."""
+    tops = (e for stmt in ir.statements(body) for e in ir.expressions(stmt))
+    return any(isinstance(x, ir.Unary) and x.op not in _SIMPLE for e in tops for x in ir.walk(e))
+
+
 def reduced(loop: ir.For) -> dict[ir.Var, str]:
     """The scalars declared outside of ``loop`` that it reduces into, with the operation."""
     inside = {s.var for s in ir.statements(loop.body) if isinstance(s, ir.Declare)}

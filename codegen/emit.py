@@ -20,7 +20,7 @@ import llvmlite.ir as ll
 from ..ir import loops as ir
 from . import arith, transpose
 from .arith import I32, I64, splat
-from .bodies import at, constant_extent, has_registers, narrowest, reduced, widest
+from .bodies import at, computes, constant_extent, has_registers, narrowest, reduced, widest
 from .emit_state import Lanes, is_zero, number
 from .emit_values import Values
 from .tails import repeatable
@@ -211,7 +211,7 @@ class Emitter(Values):
         if isinstance(extent, int) and extent <= _STRAIGHT_LINE * count and not totals:
             self.straight_vectors(loop, extent, count)
             return
-        ways = _ACCUMULATORS if totals else 1
+        ways = _ACCUMULATORS if totals and not computes(loop.body) else 1
         b = self.builder
         total = self.value(loop.extent)
         partials = {var: [self.partial(var, op, count) for _ in range(ways)] for var, op in totals.items()}

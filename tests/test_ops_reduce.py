@@ -153,6 +153,12 @@ def test_softmax(op: str, shape: tuple[int, ...], axis: int) -> None:
     agrees(oh.make_node(op, ["x"], ["y"], axis=axis), {"x": values(*shape) * 20}, tolerance=2e-6)
 
 
+@pytest.mark.parametrize("columns", [256, 1001, 40000])
+def test_softmax_of_much(columns: int) -> None:
+    x = values(-(-300_000 // columns), columns) * 5
+    agrees(oh.make_node("Softmax", ["x"], ["y"]), {"x": x}, tolerance=2e-6)
+
+
 @pytest.mark.parametrize("dtype", [np.float16, np.float64])
 def test_softmax_dtypes(dtype: Any) -> None:
     x = values(4, 33).astype(dtype)

@@ -720,6 +720,31 @@ def test_layer_norm_refusals() -> None:
         assert "LayerNormalization" not in ops(optimized(model, tolerance=1e-4))
 
 
+def rms_norm(form: tuple[str, ...], gain: tuple[int, ...] = (8,), outputs: tuple[str, ...] = ("y",)) -> onnx.ModelProto:
+    numbers = {"axes": np.array([-1]), "e": np.array(1e-5, "f"), "two": np.array(2, "f"), "g": values(*gain)}
+    steps = (*form[:1], "v = ReduceMean(q, axes)", "w = Add(v, e)", "r = Sqrt(w)", *form[1:], "y = Mul(g, n)")
+    return make_model(chain(*steps), {"x": ("N", 3, 8)}, outputs, numbers, opset=18)
+
+
+@pytest.mark.parametrize("square", ["q = Mul(x, x)", "q = Pow(x, two)"])
+@pytest.mark.parametrize(
+    "quotient", [("n = Div(x, r)",), ("i = Reciprocal(r)", "n = Mul(x, i)"), ("i = Reciprocal(r)", "n = Mul(i, x)")]
+)
+def test_rms_norm_is_recognized(square: str, quotient: tuple[str, ...]) -> None:
+    (item,) = optimized(rms_norm((square, *quotient)), tolerance=1e-4).nodes
+    assert item.op == "RMSNormalization"
+    assert item.attrs["axis"] == -1
+
+
+def test_rms_norm_refusals() -> None:
+    form = ("q = Mul(x, x)", "n = Div(x, r)")
+    wide = rms_norm(form, (3, 8))
+    assert reason(layer_norms.rms_norm, wide) == "the gain does not have the shape of what is normalized"
+    shared = rms_norm(form, outputs=("y", "n"))
+    assert reason(layer_norms.rms_norm, shared) == "the normalized value is used elsewhere"
+    assert judge(layer_norms.rms_norm, rms_norm(("q = Mul(x, g)", "n = Div(x, r)"))) is None
+
+
 # --- whole networks ----------------------------------------------------------------------------------------------------
 
 

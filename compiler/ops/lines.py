@@ -19,7 +19,7 @@ from math import prod
 from ...ir import loops as ir
 from ...ir.dtypes import DType
 from .builder import Builder, neutral
-from .context import Operand
+from .context import Operand, Result
 
 SHORT = 8
 """A line of fewer elements does not fill the vectors."""
@@ -41,6 +41,20 @@ class Kept:
 
     def store(self, k: Index, value: ir.Expr) -> None:
         self.line.b.store(self.buffer, self.line.own(k), value)
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A result that holds a value for each element of a line, until it is stored over."""
+
+    line: Line
+    y: Result
+
+    def __call__(self, k: Index) -> ir.Expr:
+        return self.y.load(*self.line.at(k))
+
+    def store(self, k: Index, value: ir.Expr) -> None:
+        self.y.store(self.line.at(k), value)
 
 
 @dataclass(frozen=True)
@@ -88,7 +102,13 @@ class Line:
             self.b.emit(stmt)
 
     def reduce(
-        self, name: str, op: str, term: Callable[[Index], ir.Expr], *, keep: Kept | None = None, first: ir.Expr | None = None
+        self,
+        name: str,
+        op: str,
+        term: Callable[[Index], ir.Expr],
+        *,
+        keep: Kept | Stored | None = None,
+        first: ir.Expr | None = None,
     ) -> ir.Expr:
         """The ``op``-reduction of ``term`` over the line, from ``first`` or the neutral element; the terms stay in ``keep``."""
         with self.b.collect() as body, self.each() as k:
@@ -106,6 +126,10 @@ class Line:
     def keep(self, name: str, dtype: DType) -> Kept:
         """Scratch memory for a value for each element."""
         return Kept(self, self.b.scratch(name, dtype, self.extents if self.lane is None else (*self.extents, self.lanes)))
+
+    def stored(self, y: Result) -> Stored:
+        """The memory of a result, whose elements are stored a second time."""
+        return Stored(self, y)
 
     def reader(self, x: Operand) -> tuple[Callable[[Index], ir.Expr], Kept | None]:
         """What reads ``x`` when it is read more than once, and where the first reduction has to keep it: what is computed on the way in is

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import prod
 
 from ...ir import loops as ir
 from ...ir.graph import Type
 from .builder import Builder
-from .context import Op
+from .context import Op, Result
 from .infer import InferContext
 from .lines import Index, Line, lines
 from .registry import nest
+
+LONG = 256
+"""Elements of a line from which on the last ones, fewer than a vector, may be done one by one."""
+LARGE = 1 << 18
+"""Elements of a result that does not stay in the second-level cache: the first store to it takes its time from memory, which computing
+exponentials hides."""
 
 
 def _axis(context: InferContext) -> int:
@@ -32,7 +39,7 @@ def softmax(op: Op, b: Builder) -> None:
     with lines(b, x, (_axis(op),)) as line:
         read, kept = line.reader(x)
         highest = line.reduce("highest", "max_fast", lambda k: x(*line.at(k)), keep=kept)
-        powers = kept or line.keep("powers", x.dtype)
+        powers = kept or (line.stored(y) if _streams(line, y) else line.keep("powers", x.dtype))
         total = line.reduce("total", "add", lambda k: ir.unary("exp_down", read(k) - highest), keep=powers)
         scale = b.let("scale", 1.0 / total)
         with line.each() as k:
@@ -62,6 +69,12 @@ def hardmax(op: Op, b: Builder) -> None:
         first = first_where(line, lambda k: read(k).eq(highest) | ir.unary("isnan", read(k)))
         with line.each() as k:
             y.store(line.at(k), ir.select(k[0].eq(first), ir.Const(1.0, y.dtype), 0.0))
+
+
+def _streams(line: Line, y: Result) -> bool:
+    """Whether the exponentials had better lie where the result goes than in memory of their own."""
+    plain = y.buffer is not None and y.element is y.dtype and line.lane is None
+    return plain and ir.hint(line.length) >= LONG and prod(y.sizes) >= LARGE
 
 
 def first_where(line: Line, holds: Callable[[Index], ir.Expr], *, last: bool = False) -> ir.Expr:

@@ -58,7 +58,7 @@ PASSES: tuple[Pass, ...] = (
         reshapes.softmax_over_flat,
         level=1,
     ),
-    rules_pass("recognize_layer_norm", layer_norm.layer_norm, layer_norm.layer_norm_bias, level=2),
+    rules_pass("recognize_layer_norm", layer_norm.layer_norm, layer_norm.layer_norm_bias, layer_norm.rms_norm, level=2),
     rules_pass(
         "recognize_activations",
         activations.gelu,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 
@@ -14,10 +15,24 @@ from .view import View
 @rule("Mul")
 def layer_norm(view: View, node: Node) -> Outcome:
     """(x - mean(x)) / sqrt(mean((x - mean(x)) ** 2) + eps) * g => LayerNormalization(x, g)"""
+    return _recognized(view, node, "LayerNormalization", lambda name: _normalized(view, view.maker(name, "Div")))
+
+
+@rule("Mul")
+def rms_norm(view: View, node: Node) -> Outcome:
+    """x / sqrt(mean(x ** 2) + eps) * g => RMSNormalization(x, g)"""
+    return _recognized(view, node, "RMSNormalization", lambda name: _by_root_mean_square(view, name))
+
+
+Found = tuple[str, tuple[int, ...], float]
+"""What is normalized, over which axes, and the epsilon."""
+
+
+def _recognized(view: View, node: Node, op: str, find: Callable[[str], Found | None]) -> Outcome:
+    """``node`` multiplies by a constant gain what ``find`` finds normalized."""
     for normal, gain in (node.inputs, node.inputs[::-1]):
-        division = view.maker(normal, "Div")
         scale = view.constant(gain)
-        found = _normalized(view, division) if division and scale is not None else None
+        found = find(normal) if scale is not None else None
         if found is None or scale is None:
             continue
         data, axes, epsilon = found
@@ -34,7 +49,7 @@ def layer_norm(view: View, node: Node) -> Outcome:
         if not view.read_once(normal):
             return Refusal("the normalized value is used elsewhere")
         weights = gain if scale.shape == shape else view.new_constant(np.ascontiguousarray(scale.reshape(shape)), gain)  # type: ignore[arg-type]
-        return replace_with(node, "LayerNormalization", (data, weights), {"axis": axis - rank, "epsilon": epsilon})
+        return replace_with(node, op, (data, weights), {"axis": axis - rank, "epsilon": epsilon})
     return None
 
 
@@ -57,8 +72,31 @@ def layer_norm_bias(view: View, node: Node) -> Outcome:
     return None
 
 
-def _normalized(view: View, division: Node) -> tuple[str, tuple[int, ...], float] | None:
+def _by_root_mean_square(view: View, name: str) -> Found | None:
+    """The x, axes and eps where ``name`` is x / sqrt(mean(x ** 2) + eps), as a quotient or a product."""
+    node = view.maker(name, "Mul", "Div")
+    if node is None:
+        return None
+    for data, factor in (node.inputs, node.inputs[::-1])[: 1 if node.op == "Div" else 2]:
+        inverse = view.maker(factor, "Reciprocal")
+        if node.op == "Mul" and inverse is None:
+            continue
+        root = view.maker(inverse.inputs[0] if inverse is not None and node.op == "Mul" else factor, "Sqrt")
+        total = view.maker(root.inputs[0], "Add") if root else None
+        for mean, offset in (total.inputs, total.inputs[::-1]) if total else ():
+            epsilon, squares = view.scalar(offset), view.maker(mean, "ReduceMean")
+            if epsilon is None or squares is None or not _is_square(view, squares.inputs[0], data):
+                continue
+            axes = _mean_axes(view, squares, squares.inputs[0])
+            if axes is not None:
+                return data, axes, epsilon
+    return None
+
+
+def _normalized(view: View, division: Node | None) -> Found | None:
     """The x, axes and eps of a division that normalizes x."""
+    if division is None:
+        return None
     centered, root = view.maker(division.inputs[0], "Sub"), view.maker(division.inputs[1], "Sqrt")
     total = view.maker(root.inputs[0], "Add") if root else None
     if centered is None or total is None:
