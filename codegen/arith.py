@@ -247,14 +247,31 @@ def _float_to_integer(builder: ll.IRBuilder, a: ll.Value, to: DType, saturate: b
     wide = dtypes.int32 if to.bits <= 16 or to is dtypes.int32 else dtypes.uint64 if to is dtypes.uint64 else dtypes.int64
     low, high = integer_range(to if saturate else wide)
     type_ = like(a, value_type(wide))
+    convert = builder.fptosi if wide.kind == "int" else builder.fptoui
+    if (
+        saturate and to.bits <= 16
+    ):  # the bounds are exact as floats: two selects, which are a maximum and a minimum that take no NaN
+        if low:
+            a = builder.select(builder.fcmp_ordered("ord", a, a), a, constant(a.type, 0.0))
+        for comparison, bound in ((">", low), ("<", high)):
+            limit = constant(a.type, float(bound))
+            a = builder.select(builder.fcmp_ordered(comparison, a, limit), a, limit)
+        return _resize(builder, convert(a, type_), wide, to)
+    if not saturate and wide.kind == "int":  # the lowest number, which does not pass this test, is what it gives
+        magnitude = unary(builder, "abs", dtypes.float64 if _element(a) == ll.DoubleType() else dtypes.float32, a)
+        fits = builder.fcmp_ordered("<", magnitude, constant(a.type, float(high + 1)))
+        return _resize(builder, convert(builder.select(fits, a, constant(a.type, float(low))), type_), wide, to)
     above = builder.fcmp_ordered(">=", a, constant(a.type, float(high + 1)))
     below = builder.fcmp_ordered("<", a, constant(a.type, float(low)))
     fits = builder.not_(builder.or_(builder.or_(above, below), builder.fcmp_unordered("uno", a, a)))
-    held = builder.select(fits, a, constant(a.type, 0.0 if saturate else float(low)))
-    number = builder.fptosi(held, type_) if wide.kind == "int" else builder.fptoui(held, type_)
+    number = convert(builder.select(fits, a, constant(a.type, 0.0 if saturate else float(low))), type_)
     if saturate:
         number = builder.select(above, constant(type_, high), builder.select(below, constant(type_, low), number))
     return _resize(builder, number, wide, to)
+
+
+def _element(a: ll.Value) -> ll.Type:
+    return a.type.element if isinstance(a.type, ll.VectorType) else a.type
 
 
 def integer_range(dtype: DType) -> tuple[int, int]:

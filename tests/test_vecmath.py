@@ -232,12 +232,14 @@ def slack(name: str, x: Array, wanted: Array) -> Array:
     magnitude = np.abs(x).astype(wanted.dtype)
     if name == "gelu":
         return magnitude * info.eps
-    if name in ("silu", "mish"):
+    if name == "mish":
         return magnitude * info.smallest_subnormal
+    if name == "silu":
+        return magnitude * info.tiny
     if name == "gelu_tanh":
         inner = 1.6 * magnitude * (1 + 0.045 * magnitude**2)
-        return np.abs(wanted) * info.eps * inner + magnitude * info.smallest_subnormal
-    if name == "exp_down":
+        return np.abs(wanted) * info.eps * inner + magnitude * info.tiny
+    if name in ("exp_down", "sigmoid"):
         return np.full_like(wanted, info.tiny)
     return np.zeros_like(wanted)
 

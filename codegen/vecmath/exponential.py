@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from .call import unary
 from .logarithm import log1p
-from .value import V, absolute, copysign, horner, max_keep_nan, min_keep_nan, select
+from .value import V, absolute, copysign, horner, max_keep_nan, min_keep_nan
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,7 @@ class _Tables:
     lowest: float  # exp of it and of all below rounds to 0
     highest: float  # exp of it and of all above overflows
     minus_one: float  # expm1 of it and of all below rounds to -1
+    overflow: float  # exp of it is 2^n (1 + p) with the 2^n whose bits are those of infinity
     subnormal: float  # exp of it is no normal number, and 2^n is the one whose exponent bits are 0
 
 
@@ -31,6 +32,7 @@ _TABLES = {
         lowest=-104.5,
         highest=89.0,
         minus_one=-17.5,
+        overflow=88.8,
         subnormal=-88.0,
     ),
     64: _Tables(
@@ -51,6 +53,7 @@ _TABLES = {
         lowest=-746.0,
         highest=710.0,
         minus_one=-38.0,
+        overflow=709.9,
         subnormal=-709.0,
     ),
 }
@@ -113,14 +116,15 @@ def expm1(x: V) -> V:
 
 @unary
 def sigmoid(x: V) -> V:
-    """1 / (1 + exp(-x)), <= 3 ulp in both tails: with e = exp(-|x|) it is e / (1 + e) below zero."""
-    e = exp(-absolute(x))
-    return select(x < 0.0, e, x.of(1.0)) / (1.0 + e)
+    """1 / (1 + exp(-x)), <= 3 ulp where that is a normal number, below it between 0 and the smallest of those."""
+    tables = _TABLES[x.format.bits]
+    n, p = _reduce(min_keep_nan(max_keep_nan(-x, tables.subnormal), tables.overflow))
+    return 1.0 / (1.0 + (p + 1.0) * _power_of_two(n, x))
 
 
 @unary
 def silu(x: V) -> V:
-    """x sigmoid(x), <= 4 ulp where sigmoid(x) is a normal number, else <= 4 |x| smallest subnormals; -inf gives NaN."""
+    """x sigmoid(x), <= 4 ulp where sigmoid(x) is a normal number, else within |x| of the smallest normal numbers; -inf gives NaN."""
     return x * sigmoid(x)
 
 
@@ -128,7 +132,8 @@ def silu(x: V) -> V:
 def gelu_tanh(x: V) -> V:
     """x (1 + tanh(u)) / 2 = x sigmoid(2 u), u = sqrt(2 / pi) (x + 0.044715 x^3).
 
-    <= 4 ulp for x >= 0; below zero the relative error is <= 4 * 2^-23 max(1, 2 |u|) from the rounding of u; -inf gives NaN.
+    <= 4 ulp for x >= 0; below zero the relative error is <= 4 * 2^-23 max(1, 2 |u|) from the rounding of u, where sigmoid(2 u) is a normal
+    number; -inf gives NaN.
     """
     return x * sigmoid((x * 1.5957691216057308) * ((x * x) * 0.044715 + 1.0))
 
