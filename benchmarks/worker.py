@@ -99,13 +99,17 @@ def _plan(function: Any) -> dict[str, Any]:
     }
 
 
-def _programs(stage: Any) -> Iterator[Any]:
-    if stage.native is not None:
-        yield stage.native.program
-    nested = [staged for step in stage.host_steps for staged in step.bodies.values()]
-    for staged in (*nested, *([stage.rest] if stage.rest is not None else [])):
-        for each in staged.stages():
-            yield from _programs(each)
+def _programs(runner: Any) -> Iterator[Any]:
+    """The native programs of a plan: one for most models, several where the host has a part in it."""
+    from loopnest.compiler.staged import Stage
+
+    if runner.native is not None:
+        yield runner.native.program
+    if isinstance(runner, Stage):
+        nested = [staged for step in runner.host_steps for staged in step.bodies.values()]
+        for staged in (*nested, *([runner.rest] if runner.rest is not None else [])):
+            for stage in staged.stages():
+                yield from _programs(stage)
 
 
 def _fastest_steps(function: Any, inputs: list[np.ndarray], runs: int = 5) -> list[Any]:
