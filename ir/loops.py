@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from . import dtypes
 from .dtypes import DType
@@ -631,17 +631,19 @@ def contiguous(shape: tuple[Expr, ...]) -> tuple[Expr, ...]:
 
 def operands(e: Expr) -> tuple[Expr, ...]:
     """The direct sub-expressions of ``e``."""
-    match e:
-        case Load():
-            return e.index
-        case Unary(_, a) | Cast(a) | Bitcast(a):
-            return (a,)
-        case Binary(_, a, b):
-            return (a, b)
-        case Select(c, a, b) | Guarded(c, a, b):
-            return (c, a, b)
-        case _:
-            return ()
+    inside = _OPERANDS.get(type(e))
+    return () if inside is None else inside(e)
+
+
+_OPERANDS: dict[type, Callable[[Any], tuple[Expr, ...]]] = {
+    Load: lambda e: e.index,
+    Unary: lambda e: (e.a,),
+    Cast: lambda e: (e.a,),
+    Bitcast: lambda e: (e.a,),
+    Binary: lambda e: (e.a, e.b),
+    Select: lambda e: (e.condition, e.a, e.b),
+    Guarded: lambda e: (e.condition, e.a, e.b),
+}
 
 
 def walk(e: Expr) -> Iterator[Expr]:
@@ -650,7 +652,9 @@ def walk(e: Expr) -> Iterator[Expr]:
     while pending:
         e = pending.pop()
         yield e
-        pending.extend(reversed(operands(e)))
+        inside = _OPERANDS.get(type(e))
+        if inside is not None:
+            pending.extend(reversed(inside(e)))
 
 
 def substitute(e: Expr, mapping: dict[Var, Expr]) -> Expr:
