@@ -27,6 +27,7 @@ from ..algorithms import algorithm_of
 from ..config import Tile
 from ..ops.context import Op, Reduce
 from .cook_toom import CookToom, Matrix, TransformedFilters, multiply
+from .prefetching import PartAhead
 from .register_tile import register_tile
 
 if TYPE_CHECKING:
@@ -255,8 +256,11 @@ class _Emission:
             with b.nested(part.number), b.loop("ro", (self.count + (plan.rows - 1)) // plan.rows) as ro:
                 t = ro * plan.rows + (row if plan.rows > 1 else ir.ZERO)
                 cell = self.m(f, inside // lanes, t, inside % lanes)
-                term = self.v(f, part.channel // lanes, t, part.channel % lanes) * ir.Load(u, tuple(order))
-                register_tile(b, row, column, part.loops, term, partial(self._add, cell, part))
+                weight = ir.Load(u, tuple(order))
+                term = self.v(f, part.channel // lanes, t, part.channel % lanes) * weight
+                ahead = PartAhead(weight, (*part.loops, column), ro, plan.tiles // plan.rows)
+                ahead.before(b)
+                register_tile(b, row, column, part.loops, term, partial(self._add, cell, part), ahead=partial(ahead.inside, b))
 
     def _add(self, cell: ir.Load, part: _Part, total: ir.Expr) -> None:
         """Stores the sum over a part of the channels to M, or adds it to those before."""
