@@ -207,6 +207,10 @@ class Stage:
             inputs = [values[name] for name in stage.rest.graph.inputs]
             stage = stage.rest.stage(inputs)
 
+    def trim(self) -> int:
+        """Drops the memory kept for calls to come."""
+        return self.native.trim() if self.native is not None else 0
+
     def as_text(self) -> str:
         lines = [self.text]
         for step in self.host_steps:

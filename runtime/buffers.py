@@ -82,11 +82,13 @@ class Workspaces:
         self.free.append(workspace)
 
     def trim(self) -> int:
-        """Drops the workspaces that no call uses; the bytes that they had."""
-        nbytes = 0
-        while self.free:
-            nbytes += self.free.pop().nbytes
-        return nbytes
+        """Drops the memory that no call uses; how many bytes that was."""
+        nbytes = self.outputs.trim()
+        while True:
+            try:
+                nbytes += self.free.pop().nbytes
+            except IndexError:
+                return nbytes
 
 
 def _count_references() -> Callable[[object], int] | None:
@@ -128,6 +130,15 @@ class Outputs:
         if raw is None or _REFERENCES is None or not nbytes <= raw.nbytes < 2 * nbytes:
             return None
         return raw if _REFERENCES(raw) == _ALONE else None
+
+    def trim(self) -> int:
+        """Forgets all blocks, those in use too, which belong to their holders; their bytes."""
+        nbytes = 0
+        while True:
+            try:
+                nbytes += self._handed_out.pop().nbytes
+            except IndexError:
+                return nbytes
 
     @staticmethod
     def recycles(nbytes: int) -> bool:

@@ -40,6 +40,9 @@ class Direct:
     def profile(self, inputs: Sequence[Any], repeat: int) -> Profile:
         return self.native.profile(self._picked(inputs), repeat)
 
+    def trim(self) -> int:
+        return self.native.trim()
+
     def as_text(self) -> str:
         return self.native.as_text()
 

@@ -118,6 +118,10 @@ class Executable:
                 return list(results)
         return self._call(inputs, outputs, 0)
 
+    def trim(self) -> int:
+        """Drops the memory kept for calls to come, of all programs that share it; how many bytes that was."""
+        return self._workspaces.trim()
+
     def profile(self, inputs: Sequence[np.ndarray], repeat: int = 20) -> Profile:
         """Runs ``repeat`` times (after one more to warm up) and takes the median time of each step."""
         stamps = np.zeros((repeat + 1, len(self.program.steps) + 1), np.int64)

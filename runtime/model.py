@@ -41,6 +41,10 @@ class Runner(Protocol):
 
     def profile(self, inputs: Sequence[Value], repeat: int, /) -> Profile: ...
 
+    def trim(self) -> int:
+        """Drops the memory kept for calls to come; how many bytes that was."""
+        ...
+
     def as_text(self) -> str: ...
 
 
@@ -128,6 +132,13 @@ class CompiledModel:
         """
         arrays = self._binder.bind(args, named) if args or named or not self.inputs else self._stand_ins()
         return self.runner_of(arrays).profile(arrays, repeat)
+
+    def trim(self) -> int:
+        """Gives back the memory kept for the next call (intermediate values, recycled outputs); how many bytes that was.
+
+        Arrays that were returned stay as they are; the next call takes new memory.
+        """
+        return sum(runner.trim() for runner in self.plans)
 
     def prepare(self, /, *args: object, **named: object) -> Runner:
         """Makes the plan for inputs like these, and runs nothing."""

@@ -234,6 +234,18 @@ def test_many_threads_at_once_with_recycled_outputs(threads: int) -> None:
     assert not wrong
 
 
+def test_memory_is_given_back() -> None:
+    n = 2 * RECYCLED
+    f = executable(chain(3, n=n))
+    x = np.arange(n)
+    kept = f.run([x])[0]
+    f.run([x])
+    assert f.trim() >= 8 * n * 3  # the arena and two outputs
+    assert f.trim() == 0
+    np.testing.assert_array_equal(f.run([x + 1])[0], chained(x + 1, 3))
+    np.testing.assert_array_equal(kept, chained(x, 3))
+
+
 @pytest.mark.parametrize("threads", THREADS)
 def test_many_threads_at_once(threads: int) -> None:
     f = executable(chain(20, n=64), threads)

@@ -148,6 +148,9 @@ class Doubling:
 
         return run
 
+    def trim(self) -> int:
+        return 10
+
     def profile(self, inputs: Sequence[np.ndarray], repeat: int, /) -> Profile:
         return Profile((StepTime("n", "Mul", "k", float(repeat)),), 1.0)
 
@@ -291,6 +294,12 @@ def test_text_shows_interface_and_latest_plan() -> None:
     assert str(f).endswith("plan 2")
     f(rows(1))
     assert str(f).endswith("plan 1")
+
+
+def test_trim_asks_every_plan() -> None:
+    f = CompiledModel((X,), OUTPUTS, Planner())
+    f(rows(1)), f(rows(2))
+    assert f.trim() == 20
 
 
 def test_profile_passes_through() -> None:
