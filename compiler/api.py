@@ -68,15 +68,17 @@ def stages(
 
 def _compile(model: Model, target: str, shapes: Shapes, config: Config, threads: int | None, dump: Dump) -> CompiledModel:
     engine = make_engine(target, config, threads, dump)
-    graph = load(model, config)
-    fix_dims(graph, shapes)
-    return compile_graph(graph, engine)
+    with progress.measuring(engine.kernels.report):
+        graph = load(model, config)
+        fix_dims(graph, shapes)
+        compiled = compile_graph(graph, engine)
+    dump.text("report", compiled.compile_report.as_text())
+    return compiled
 
 
 def compile_graph(graph: Graph, engine: Engine) -> CompiledModel:
     """The callable of a graph; planned now when its inputs say all that a plan needs."""
     engine.dump.graph("graph", graph)
-    progress.report("passes")
     staged = StagedGraph(engine.optimize(graph), engine)
     inputs = tuple(_spec(graph, name) for name in graph.inputs)
     outputs = tuple(_spec(graph, name) for name in graph.outputs)
@@ -85,9 +87,9 @@ def compile_graph(graph: Graph, engine: Engine) -> CompiledModel:
     def planner(values: tuple[Any, ...]) -> Stage | Direct:
         return Stage.make(staged, values).runner
 
-    target = engine.target
+    target, report = engine.target, engine.kernels.report
     isa = Isa(target.isa, target.arch, target.requires)
-    compiled = CompiledModel(inputs, outputs, planner, numbers, name=graph.name or "model", isa=isa)
+    compiled = CompiledModel(inputs, outputs, planner, numbers, name=graph.name or "model", isa=isa, compile_report=report)
     examples = [_example(spec) for spec in inputs]
     if not numbers and all(example is not None for example in examples):
         compiled.prepare(*examples)
@@ -117,8 +119,8 @@ def make_engine(target: str, config: Config, threads: int | None = None, dump: D
 
 def load(model: Model, config: Config) -> Graph:
     """The graph of ``model``, for which ``config`` names only operators and nodes that there are."""
-    progress.report("import")
-    graph = frontend.load(model, supported=is_supported)
+    with progress.stage("import"):
+        graph = frontend.load(model, supported=is_supported)
     nodes = [node for part in graph.walk() for node in part.nodes]
     names = {node.name for node in nodes}
     if not names.issuperset(config.node):  # the importer may have renamed or inlined some

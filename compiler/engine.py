@@ -36,12 +36,14 @@ class Engine:
 
     def optimize(self, graph: Graph) -> Graph:
         """The passes of the optimization level: once on the model as it comes, again when shapes are concrete."""
-        return run_passes(graph, passes_of(self.config.opt_level), dump=self.dump.graph, check=self.config.verifies)
+        with progress.stage("passes"):
+            return run_passes(graph, passes_of(self.config.opt_level), dump=self.dump.graph, check=self.config.verifies)
 
     def plan(self, graph: Graph) -> Plan:
         """The plan of a graph whose types are all concrete. Within ``kernels.compiling``, its kernels are compiled meanwhile."""
-        progress.report("plan")
-        plan = make_plan(self.optimize(graph), self.target, self.config, self.packs, self.kernels.expect)
+        optimized = self.optimize(graph)
+        with progress.stage("plan"):
+            plan = make_plan(optimized, self.target, self.config, self.packs, self.kernels.expect)
         for stage, text in stages_of(plan).items() if self.dump.wanted else ():
             self.dump.text(stage, text)
         return plan

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 
+from . import progress
 from .helper import Helper
 
 
@@ -30,6 +32,8 @@ class Jobs:
 
     results: dict[Hashable, bytes]
     """What is there; under None, which is what a job needs that needs nothing, there is nothing."""
+    helper_seconds: float = 0.0
+    """How long helpers worked."""
     _queue: list[Job] = field(default_factory=list)
     _running: set[Hashable] = field(default_factory=set)
     _failed: dict[Hashable, Exception] = field(default_factory=dict)
@@ -54,7 +58,7 @@ class Jobs:
                 self._helpers.append((helper, thread))
                 thread.start()
 
-    def finish(self, keys: Sequence[Hashable], progress: Callable[[int], None]) -> None:
+    def finish(self, keys: Sequence[Hashable], report: Callable[[int], None]) -> None:
         """Works until the results ``keys`` are there. Raises what a job raised that they need."""
         while True:
             with self._changed:
@@ -64,11 +68,12 @@ class Jobs:
                         raise self._failed[key]
                 if not missing:
                     return
-                job = self._take()
+                job = self._take(roots_first=False)
                 if job is None:
                     assert self._running, f"nobody makes {missing[0]}"
-                    self._changed.wait()
-            progress(len(keys) - len(missing))
+                    with progress.stage("wait", quiet=True):
+                        self._changed.wait()
+            report(len(keys) - len(missing))
             if job is not None:
                 self._work(job)
 
@@ -84,9 +89,10 @@ class Jobs:
             helper.close()
         self._helpers.clear()
 
-    def _take(self) -> Job | None:
-        """The first job that can be done now. The lock is held."""
-        job = next((job for job in self._queue if job.needs in self.results), None)
+    def _take(self, *, roots_first: bool) -> Job | None:
+        """A job that can be done now; helpers do first what others need. The lock is held."""
+        ready = (job for job in self._queue if job.needs in self.results)
+        job = min(ready, key=lambda job: (job.needs is None) != roots_first, default=None)
         if job is not None:
             self._queue.remove(job)
             self._running.add(job.key)
@@ -110,10 +116,13 @@ class Jobs:
         if not helper.ready():
             return
         while (job := self._wait_for_job()) is not None:
+            start = time.perf_counter()
             try:
                 result = helper.ask(*job.message(self.results[job.needs]))
                 if result is not None:
                     job.done(result)
+                    with self._changed:
+                        self.helper_seconds += time.perf_counter() - start
                     self._finished(job, result)
                     continue
             except Exception:  # nobody would see it here: who waits for the job does it again
@@ -124,7 +133,7 @@ class Jobs:
     def _wait_for_job(self) -> Job | None:
         with self._changed:
             while not self._closed:
-                job = self._take()
+                job = self._take(roots_first=True)
                 if job is not None:
                     return job
                 self._changed.wait()

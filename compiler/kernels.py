@@ -17,6 +17,7 @@ from ..codegen.source import KernelSource
 from ..codegen.target import Target
 from ..ir.errors import LoopnestError, VerificationError
 from ..runtime.cache import CacheKey, Claim, KernelCache, source_fingerprint
+from ..runtime.compile_report import CompileReport
 from ..runtime.cpus import available_cpus
 from ..runtime.linker import Linked, link
 from . import progress
@@ -51,8 +52,7 @@ class Kernels:
 
     cache: KernelCache | None
     target: Target
-    compiled: int = 0
-    """Kernels compiled here, not found in the cache."""
+    report: CompileReport = field(default_factory=CompileReport)
     _addresses: dict[str, int] = field(default_factory=dict)
     _linked: list[Linked] = field(default_factory=list)
     _objects: dict[str, tuple[bytes, str]] = field(default_factory=dict)
@@ -85,6 +85,7 @@ class Kernels:
                     self._objects.clear()
             if last:
                 jobs.close()
+                self.report.add(helper_seconds=jobs.helper_seconds)
 
     def expect(self, request: KernelRequest) -> None:
         """Says that a kernel will be needed: if it is in neither memory nor cache, its code is made from now on, here or by a helper.
@@ -130,8 +131,10 @@ class Kernels:
 
     def _find(self, request: KernelRequest) -> bool:
         """Whether the cache has a kernel, whose code is then there."""
-        entry = self.cache.get(request.key) if self.cache else None
+        with progress.stage("cache", quiet=True):
+            entry = self.cache.get(request.key) if self.cache else None
         if entry is not None:
+            self.report.add(found=1)
             self._objects[request.key.digest] = entry.object_code, entry.symbol
         return entry is not None
 
@@ -163,7 +166,8 @@ class Kernels:
         with self._lock:
             objects = {digest: self._objects[digest] for digest in missing if digest not in self._addresses}
             if objects:
-                linked = link(objects)
+                with progress.stage("link", quiet=True):
+                    linked = link(objects)
                 self._linked.append(linked)
                 self._addresses.update((digest, linked.address(digest)) for digest in objects)
         progress.report("kernels", len(missing), len(missing))
@@ -173,11 +177,12 @@ class Kernels:
         from ..codegen.kernel import emit_kernel
 
         with _naming(request):
-            module = emit_kernel(request.source, self.target)
+            with progress.stage("emit", quiet=True):
+                module = emit_kernel(request.source, self.target)
             loops = self._loops_of(jobs, module, request)
 
         def object_code(text: bytes) -> bytes:
-            with _naming(request):
+            with _naming(request), progress.stage("llvm", quiet=True):
                 return module.object_code(text.decode())
 
         digest = request.key.digest
@@ -194,7 +199,7 @@ class Kernels:
             return key
 
         def compile_here(_: bytes) -> bytes:
-            with _naming(request):
+            with _naming(request), progress.stage("numba", quiet=True):
                 return module.loops().encode()
 
         def keep(text: bytes) -> None:
@@ -210,11 +215,12 @@ class Kernels:
         return key
 
     def _keep(self, request: KernelRequest, module: KernelModule, code: bytes) -> None:
+        self.report.add(compiled=1)
         with self._lock:
-            self.compiled += 1
             self._objects[request.key.digest] = code, module.symbol
-        if self.cache:
-            self.cache.put(request.key, code, module.symbol)
+        with progress.stage("cache", quiet=True):
+            if self.cache:
+                self.cache.put(request.key, code, module.symbol)
         claim = self._claims.pop(request.key.digest, None)
         if claim:
             claim.release()

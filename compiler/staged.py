@@ -21,7 +21,7 @@ from ..runtime.direct import Direct
 from ..runtime.entry import Argument, decline
 from ..runtime.executor import Executable
 from ..runtime.profile import Profile
-from . import host
+from . import host, progress
 from .engine import Engine
 from .host import HostStep, Value
 from .seeds import draw_seeds, with_seeds
@@ -86,8 +86,14 @@ class Stage:
 
     @staticmethod
     def make(owner: StagedGraph, inputs: Sequence[Value]) -> Stage:
+        with progress.measuring(owner.engine.kernels.report):
+            return Stage._make(owner, inputs)
+
+    @staticmethod
+    def _make(owner: StagedGraph, inputs: Sequence[Value]) -> Stage:
         graph, engine = owner.graph, owner.engine
-        special = specialize(graph, dict(zip(graph.inputs, inputs, strict=True)), owner.known)
+        with progress.stage("passes"):
+            special = specialize(graph, dict(zip(graph.inputs, inputs, strict=True)), owner.known)
         planned = special.graph
         ready, waiting = _ready(special.later, planned)
         if waiting and set(map(id, graph.nodes)) <= set(map(id, waiting)):

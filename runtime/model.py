@@ -13,6 +13,7 @@ import numpy as np
 from ..ir import dtypes
 from ..ir.errors import InputError
 from .binding import Binding, Out, shared
+from .compile_report import CompileReport
 from .entry import Argument, decline
 from .inputs import InputBinder, Value
 from .isa import Isa
@@ -73,11 +74,14 @@ class CompiledModel:
         name: str = "model",
         max_plans: int = 64,
         isa: Isa | None = None,
+        compile_report: CompileReport | None = None,
     ) -> None:
         self.inputs = tuple(inputs)
         self.outputs = tuple(outputs)
         self.name = name
         self.isa = isa
+        self.compile_report = compile_report or CompileReport()
+        """Where the time went that compiling took so far."""
         self.value_inputs = tuple(value_inputs)
         self._binder = InputBinder(inputs)
         self._planner = planner
@@ -176,10 +180,11 @@ class CompiledModel:
             return tuple(runner for runner, _ in self._runners.values())
 
     def as_text(self) -> str:
-        """The interface, and the table of the plan used last."""
+        """The interface, the table of the plan used last, and where the time of compiling went."""
         interface = f"{self.name}({', '.join(map(str, self.inputs))}) -> ({', '.join(map(str, self.outputs))})"
         latest = self._latest
-        return f"{interface}\n{latest.as_text() if latest else 'no plan yet: one is made at the first call'}"
+        table = latest.as_text() if latest else "no plan yet: one is made at the first call"
+        return "\n".join([interface, table, *([self.compile_report.as_text()] if self.compile_report.seconds else ())])
 
     def __str__(self) -> str:
         return self.as_text()

@@ -24,6 +24,7 @@ from loopnest.compiler.cli.demo import MODELS, expected_output, light_model, ram
 from loopnest.compiler.cli.feeds import make_feeds
 from loopnest.compiler.cli.options import ShapeType, stopwatch
 from loopnest.ir.errors import ModelError
+from loopnest.runtime.compile_report import CompileReport
 from loopnest.runtime.profile import Profile, StepTime
 from loopnest.runtime.program import TensorSpec
 
@@ -37,6 +38,7 @@ class FakeModel:
 
     inputs: tuple[TensorSpec, ...] = (X, IDS)
     outputs: tuple[TensorSpec, ...] = (TensorSpec("y/0", "float32", ("batch", 3)), IDS)
+    compile_report: CompileReport = field(default_factory=lambda: CompileReport({"import": 0.25}, compiled=2))
 
     def run(self, names: None, feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
         assert names is None
@@ -212,6 +214,7 @@ def test_bench_prints_one_row_an_engine(api: FakeApi, model: Path, monkeypatch: 
     rows = [line for line in result.output.splitlines() if line.strip("│ ").startswith(("loopnest ", "onnxruntime "))]
     assert any("│" in row and "1.00" in row for row in rows)
     assert "1 MFLOP" in result.output
+    assert "compiled in 0.25 s (import 0.25): 2 kernels made, 0 found in the cache" in result.output
 
 
 def test_bench_names_the_engines_it_knows(api: FakeApi, model: Path) -> None:

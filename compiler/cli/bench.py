@@ -112,6 +112,7 @@ def command(
     timings = interleave(calls, seconds, rounds)
     flops = sum(step.flops for step in function.profile(*feeds.values()).steps)
     console.print(_table(timings, flops, threads, model.name))
+    console.print(function.compile_report.as_text())
 
 
 def _table(timings: list[Timing], flops: int, threads: int, title: str) -> Table:

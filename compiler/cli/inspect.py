@@ -9,7 +9,7 @@ import click
 
 from .options import compile_options, model_argument, named_shapes, showing_progress
 
-FIXED = ("graph", "groups", "nests", "kernels", "program")
+FIXED = ("graph", "groups", "nests", "kernels", "program", "report")
 """The stages by their own names; all others are passes."""
 
 
@@ -18,7 +18,7 @@ FIXED = ("graph", "groups", "nests", "kernels", "program")
 @click.option("--stage", "chosen", multiple=True, metavar="NAME", help=f"{', '.join(FIXED)}, passes, or one pass; repeatable.")
 @compile_options
 def command(model: Path, chosen: tuple[str, ...], shapes: Any, threads: int | None, target: str, config: str | None) -> None:
-    """Print the stages of compiling MODEL: graph, passes, groups, nests, kernels, program."""
+    """Print the stages of compiling MODEL: graph, passes, groups, nests, kernels, program; and where the time went."""
     from .. import api
 
     named = named_shapes(model, shapes)
