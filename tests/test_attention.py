@@ -211,6 +211,18 @@ def test_other_floats(queries: int, dtype: type, tolerance: float) -> None:
     it.agrees(it.finished(), tolerance, judge=reference)
 
 
+@pytest.mark.parametrize("queries", [1, 3, 5, 9, 33])
+@pytest.mark.parametrize("causal", [False, True])
+def test_narrower_vectors(queries: int, causal: bool) -> None:
+    it = Model((1, 2, queries, 40, 20, 9)).scaled()
+    it.step("Add", it.feed("mask", values(2, queries, 40, seed=5)))
+    if causal:
+        it.step("Add", it.const("later", np.where(np.tri(queries, 40, 5), 0, -np.inf).astype(np.float32)))
+    model = it.finished()
+    f = loopnest.compile(model, threads=1, target="cpu-sse2")
+    assert_same(f.run(None, it.feeds), onnxruntime(model, it.feeds), 2e-5)
+
+
 def test_matrices_without_heads() -> None:
     it = Model()
     it.nodes.clear()

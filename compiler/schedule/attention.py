@@ -108,7 +108,8 @@ class _Columns:
         self.shrink = b.scratch("shrink", h.dtype, (self.w,))
         shapes = {1: (self.keys, self.d), 2: (self.keys, self.e)}
         many = h.m >= MANY * self.width
-        self.copies = {n: b.scratch("copy", h.dtype, shapes[n]) for n in shapes if many and h.scattered(n)}
+        copied = [n for n in shapes if h.converted(n) or (many and h.scattered(n))]
+        self.copies = {n: b.scratch("copy", h.dtype, shapes[n]) for n in copied}
         self.masks = {n: b.scratch("mask", h.dtype, (self.keys, self.w)) for n in h.by_query()}
         blocks = ir.Var("block", extent=ir.Param("blocks", -(-h.m // self.queries.hint)))
         with b.collect() as body:

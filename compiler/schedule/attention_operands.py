@@ -51,10 +51,12 @@ class Heads:
         walks = _walks(self.k(d, ir.ZERO), d) and _walks(self.v(ir.ZERO, e), e)
         return self.m <= FEW and walks
 
+    def converted(self, number: int) -> bool:
+        """Whether elements of an input are computed with in another type than they have in memory."""
+        return self.op.input(number).element is not self.dtype
+
     def scattered(self, number: int) -> bool:
         """Whether keys (1) or values (2) are not neighbours in memory, as where heads lie side by side, but their features are."""
-        if self.op.input(number).element is not self.dtype:
-            return True
         j, c = ir.Var("j", extent=self.keys), ir.Var("c", extent=ir.Const(self.d if number == 1 else self.e))
         element = self.k(c, j) if number == 1 else self.v(j, c)
         return _walks(element, c) and not _walks(element, j, self.d if number == 1 else self.e)
