@@ -72,6 +72,17 @@ def test_chunks_of_images_and_parts_of_channels(channels: int, filters: int, siz
         agrees(make_model(nodes, {"x": ["N", 3, "H", "W"]}, ["y"], constants), {"x": values(batch, 3, size, size)})
 
 
+@pytest.mark.parametrize("equation", ["ij,j->i", "bij,j->bi", "bij,bj->bi", "i,ji->j", "ij,jk->ik"])
+@pytest.mark.parametrize("extents", [(1, 7, 9), (3, 16, 17), (2, 33, 300)])
+def test_a_matrix_times_a_vector(equation: str, extents: tuple[int, int, int]) -> None:
+    """Each element of the matrix is used once, so it is read where it is, along what is summed."""
+    sizes = {**dict(zip("bij", extents, strict=True)), "k": 1}
+    shapes = [[sizes[label] for label in term] for term in equation.partition("->")[0].split(",")]
+    feeds = {name: values(*shape, seed=i) for i, (name, shape) in enumerate(zip("ab", shapes, strict=True))}
+    node = oh.make_node("Einsum", ["a", "b"], ["y"], equation=equation)
+    agrees(make_model([node], {name: list(array.shape) for name, array in feeds.items()}, ["y"]), feeds)
+
+
 @pytest.mark.parametrize(
     ("left", "right"),
     [((2, 1, 9, 5), (3, 5, 17)), ((5,), (5, 9)), ((4, 5), (5,)), ((7,), (7,)), ((3, 4, 5), (5, 6)), ((1, 8, 3), (4, 3, 8))],

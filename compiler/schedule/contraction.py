@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING
 from ...ir import loops as ir
 from ..ops.context import Op, Reduce
 from ..tensor import Tensor
+from .reduction import step_of
 from .register_blocks import ColumnBlocks, Extent, cover
 
 if TYPE_CHECKING:
@@ -107,8 +108,17 @@ class Contraction:
         candidates = [i for i in range(len(self.axes)) if i != self.vector and self.sizes[i] > 1]
         reusing = [i for i in candidates if not any(depends(load, self.axes[i]) for load in self.moving)]
         self.row = (reusing or candidates or [None])[-1]
+        one_column = self.sizes[self.vector] == 1 and not self.block
+        if one_column or (self.row is None and self.walks_inwards()):
+            return False
         self.band = reusing[-2] if len(reusing) > 1 else None
         return True
+
+    def walks_inwards(self) -> bool:
+        """Whether data that moves along the vector axis lies along what is summed (a matrix times a vector): no order of packing it is
+        worth while where each element is used once."""
+        var, loads = self.axes[self.vector], [load for load in self.moving if self.constant(load) is None]
+        return any(step_of(load, var) != 1 and any(step_of(load, k) == 1 for k in self.reduced) for load in loads)
 
     def reuses(self) -> bool:
         """Whether some element serves more than one result: otherwise registers have nothing to save (a sum of squares)."""
