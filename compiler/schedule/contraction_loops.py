@@ -16,6 +16,11 @@ from .reduction import step_of
 from .register_blocks import ColumnBlocks
 from .register_tile import PART, register_tile
 
+_JUMP = 1024
+"""Bytes from one read to the next that processors do not foresee, and for which lines crowd into few places of the cache."""
+_ROWS = 32
+"""Rows that pay for a copy of what they all read."""
+
 Place = tuple[ir.Expr, ...]
 At = Callable[[ir.Expr], tuple[Place, Place]]
 """From a row of a tile to its place in the result and in the totals."""
@@ -198,7 +203,7 @@ class _Emission:
 
         parts: list[PartAhead] = []
         if share is not None and (self.sum.parts or isinstance(self.block, ir.Var)):
-            weights = [e for e in loads if a.constant(e) is not None and e.index[-1] is self.column]
+            weights = [e for e in loads if a.constant(e) is not None and e.index[-1] is self.column and self.sum.length is None]
             parts = [PartAhead(load, (*loops, self.column), share, self._shares()) for load in weights]
         for part in parts:
             part.before(b)
@@ -234,22 +239,27 @@ class _Emission:
 
     # --- operands that do not walk along the vector axis ------------------------------------------------------------------------
 
-    def _strided(self, load: ir.Load) -> bool:
-        """Whether a load along the vector axis is neither constant nor contiguous, and serves all rows of a task."""
+    def _scattered(self, load: ir.Load) -> bool:
+        """Whether a load along the vector axis serves all rows of a task and is better copied first: it is not contiguous, or jumps from
+        line to line while there are rows enough to pay for a copy. Constants are copied when the plan is made."""
         a = self.a
-        shared = all(not depends(load, a.axes[axis]) for axis in (a.row, a.band) if axis is not None)
-        return shared and a.constant(load) is None and step_of(load, a.axes[a.vector]) != 1
+        if a.constant(load) is not None or any(depends(load, a.axes[axis]) for axis in (a.row, a.band) if axis is not None):
+            return False
+        rows = self.height * self._shares()
+        jumps = any(abs(step_of(load, v) or 0) * load.dtype.itemsize >= _JUMP for v in a.reduced)
+        return step_of(load, a.axes[a.vector]) != 1 or (jumps and rows >= _ROWS)
 
     def _pack_scratch(self) -> None:
         """Copies such operands into scratch memory, a part of the sum at a time, in the order of the loops."""
         b = self.b
         self.packed = {}
-        strided = {load.buffer for load in self.a.moving if self._strided(load)}
+        scattered = {load.buffer for load in self.a.moving if self._scattered(load)}
         term = self.a.define(*self._place(ir.ZERO, ir.ZERO)).term(*self.sum.values)
         for load in (e for e in ir.walk(term) if isinstance(e, ir.Load)):
-            if load.buffer in strided and depends(load, self.column):
+            if load.buffer in scattered and depends(load, self.column):
                 used = tuple(v for v in (*self.sum.loops, self.column) if depends(load, v))
-                scratch = b.scratch(f"{load.buffer.name}_packed", load.dtype, [v.extent for v in used if v.extent is not None])
+                shape = [*(self.sum.extent(v) for v in used[:-1]), ir.Const(self.blocks.registers.columns)]
+                scratch = b.scratch(f"{load.buffer.name}_packed", load.dtype, shape)
                 with b.nested(used[:-1]), self._columns():
                     b.store(scratch, used, load)
                 self.packed[load.buffer] = scratch, used

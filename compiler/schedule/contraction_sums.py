@@ -17,13 +17,32 @@ class Sum:
     parts: tuple[ir.Var, ...]
     loops: tuple[ir.Var, ...]
     values: tuple[ir.Expr, ...]
+    length: ir.Expr | None = None
+    """Iterations of the first loop at most, where the last part may be shorter."""
+
+    def extent(self, var: ir.Var) -> ir.Expr:
+        """The memory that ``var``, one of ``loops``, needs."""
+        if self.length is not None and var is self.loops[0]:
+            return self.length
+        assert var.extent is not None
+        return var.extent
 
 
 def sum_loops(a: Contraction, most: int) -> Sum:
     """The loops of ``a``, in parts of at most ``most`` products."""
     loops, values = _reduce_loops(a.reduce, a)
+    if len(loops) == 1 and isinstance(loops[0].extent, ir.Param) and loops[0].extent.hint > most:
+        return _uneven(loops[0], values, most)
     loops, values, parts = in_parts(loops, values, most)
     return Sum(tuple(loops[:parts]), tuple(loops[parts:]), tuple(values))
+
+
+def _uneven(var: ir.Var, values: list[ir.Expr], most: int) -> Sum:
+    """Parts of a sum whose length only the plan knows: the last one takes what is left."""
+    assert var.extent is not None
+    part = ir.Var(f"{var.name}_part", extent=(var.extent + (most - 1)) // most)
+    inner = ir.Var(var.name, extent=ir.minimum(ir.Const(most), var.extent - part * most))
+    return Sum((part,), (inner,), tuple(ir.substitute(v, {var: part * most + inner}) for v in values), ir.Const(most))
 
 
 def _reduce_loops(reduce: Reduce, a: Contraction) -> tuple[list[ir.Var], list[ir.Expr]]:
