@@ -17,7 +17,7 @@ import loopnest
 from loopnest.codegen.target import resolve
 from loopnest.compiler.algorithms import MAX_GROWTH, Algorithm, algorithm_of
 from loopnest.compiler.config import NodeOptions
-from loopnest.compiler.schedule.cook_toom import Matrix, cook_toom, multiply
+from loopnest.compiler.schedule.cook_toom import Matrix, TransformedFilters, cook_toom, multiply
 from loopnest.compiler.tensor import Layout, Tensor
 from loopnest.ir import dtypes
 from loopnest.ir.graph import Node
@@ -366,3 +366,17 @@ def test_an_option_forbids_or_asks_for_it_by_node() -> None:
 def test_the_kernel_says_what_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     texts = [k.text for k in kernels_of(conv_model([1, 64, 56, 56], 64, (3, 3), (1, 1, 1, 1), fused=False), monkeypatch)]
     assert any("Winograd F(4, 3) x F(4, 3)" in text for text in texts)
+
+
+@pytest.mark.parametrize("shape", [(17, 5, 3, 3), (1500, 3, 1, 3), (2, 1100, 3), (9, 8, 3, 3, 3)])
+def test_filters_are_transformed_in_float64(shape: tuple[int, ...]) -> None:
+    """U[f, ci, co] = G w G^T, rounded once."""
+    form = tuple(cook_toom(2 if r > 1 else 1, r) for r in shape[2:])
+    w = values(*shape)
+    expected = w.astype(np.float64)
+    for axis, transform in enumerate(form):
+        expected = np.moveaxis(np.tensordot(np.array(transform.g, np.float64), expected, (1, 2 + axis)), 0, 2 + axis)
+    expected = expected.reshape(*shape[:2], -1).transpose(2, 1, 0)
+    made = TransformedFilters(form)(w)
+    assert made.dtype == np.float32
+    np.testing.assert_allclose(made, expected, rtol=1e-7)

@@ -14,14 +14,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
-from itertools import combinations
+from itertools import combinations, product
 from math import prod
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
-_FILTERS = 64
-"""Filters that are transformed at a time, to need little memory."""
+_AT_A_TIME = 1024
+"""Channels of filters that are transformed at a time: they stay in the cache, and are too few for threads to start."""
 Matrix = tuple[tuple[Fraction, ...], ...]
 
 _MAGNITUDES = {0: "", 1: "1", 2: "5/8 3/2", 3: "1/2 1 2"}
@@ -182,11 +182,13 @@ class TransformedFilters:
 
     def __call__(self, filters: np.ndarray) -> np.ndarray:
         outputs, inputs, *_ = filters.shape
-        matrices = [np.array(t.g, np.float64) for t in self.transforms]
-        result = np.empty((prod(t.size for t in self.transforms), inputs, outputs), filters.dtype)
-        for start in range(0, outputs, _FILTERS):
-            part = filters[start : start + _FILTERS].astype(np.float64).transpose(1, 0, *range(2, filters.ndim))
-            for axis, g in enumerate(matrices):
-                part = np.moveaxis(np.tensordot(g, part, (1, 2 + axis)), 0, 2 + axis)
-            result[:, :, start : start + _FILTERS] = np.moveaxis(part.reshape(inputs, -1, result.shape[0]), 2, 0)
+        matrix = np.eye(1)
+        for transform in self.transforms:
+            matrix = np.kron(matrix, np.array(transform.g, np.float64))
+        result = np.empty((len(matrix), inputs, outputs), filters.dtype)
+        flat = filters.reshape(outputs, inputs, -1).transpose(2, 1, 0)
+        step = max(1, _AT_A_TIME // outputs)
+        for i, o in product(range(0, inputs, step), range(0, outputs, _AT_A_TIME)):
+            part = np.ascontiguousarray(flat[:, i : i + step, o : o + _AT_A_TIME], np.float64)
+            result[:, i : i + step, o : o + _AT_A_TIME] = np.tensordot(matrix, part, 1)
         return result
