@@ -39,10 +39,12 @@ class HostStep:
     def run(self, values: Mapping[str, Value]) -> dict[str, Value]:
         """The outputs by name. Raises ``KernelError`` for data that the operator cannot take."""
 
+        captured = {
+            body: [values[name] for name in staged.graph.inputs[len(body.inputs) :]] for body, staged in self.bodies.items()
+        }
+
         def call(body: Graph, arguments: Sequence[Value]) -> list[Value]:
-            staged = self.bodies[body]
-            captured = staged.graph.inputs[len(body.inputs) :]
-            return staged.run([*arguments, *(values[name] for name in captured)])
+            return self.bodies[body].run([*arguments, *captured[body]])
 
         node = self.node
         definition = lookup(node.domain, node.op)

@@ -30,9 +30,9 @@ def loop(node: Node, inputs: Sequence[Value], call: Call) -> list[Value]:
     count = None if limit is None else int(np.asarray(limit).reshape(()))
     state = list(inputs[2:])
     yielded: list[list[Value]] = [[] for _ in body.outputs[1 + len(state) :]]
-    step, goes_on = 0, running is None or truth(running)
+    step, goes_on, true = 0, running is None or truth(running), np.array(True)
     while goes_on and (count is None or step < count):
-        condition, *results = call(body, (np.array(step, np.int64), np.array(True), *state))
+        condition, *results = call(body, (np.array(step, np.int64), true, *state))
         goes_on, step = truth(condition), step + 1
         _collect(yielded, results[len(state) :])
         state = results[: len(state)]
