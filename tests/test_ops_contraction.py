@@ -222,6 +222,15 @@ def test_any_register_tile_is_right(tile: dict[str, int]) -> None:
     agrees(conv, {"x": values(1, 16, 9, 15)}, {"tile": tile})
 
 
+@pytest.mark.parametrize("rows", [1, 7])
+@pytest.mark.parametrize("columns", [40, 63, 1000])
+def test_equal_columns_give_equal_sums(rows: int, columns: int) -> None:
+    weights = np.repeat(1e4 * values(1500, 1, seed=1), columns, axis=1)
+    model = make_model([oh.make_node("MatMul", ["a", "w"], ["y"])], {"a": [rows, 1500]}, ["y"], {"w": weights})
+    y = loopnest.compile(model)(values(rows, 1500))
+    np.testing.assert_array_equal(y, np.broadcast_to(y[:, :1], y.shape))
+
+
 @pytest.mark.parametrize("target", ["cpu-sse2", "cpu-avx2"])
 def test_other_instruction_sets(target: str) -> None:
     conv = make_model(

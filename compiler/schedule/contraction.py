@@ -50,8 +50,10 @@ def lower_contraction(lowering: Lowering, op: Op, define: Define) -> bool:
     contraction = Contraction(lowering, op, define)
     if not contraction.fits():
         return False
-    for blocks in contraction.blocks():
-        emit_blocks(contraction, blocks)
+    every = contraction.blocks()
+    widest = max(blocks.registers.columns for blocks in every)
+    for blocks in every:
+        emit_blocks(contraction, blocks, widest)
     return True
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from ...ir import loops as ir
 from ..ops.builder import neutral
 from .contraction import Contraction, depends
-from .contraction_sums import sum_loops
+from .contraction_sums import Sum, sum_loops
 from .contraction_tasks import cut
 from .prefetching import PartAhead, blocks_ahead
 from .reduction import step_of
@@ -28,9 +28,11 @@ Write = Callable[[Place, Place, ir.Expr, Callable[[ir.Expr], ir.Expr]], None]
 """Emits what happens to a sum, given its place in the result and in the totals, and what finishes it."""
 
 
-def emit_blocks(a: Contraction, blocks: ColumnBlocks) -> None:
-    """Emits the loops over ``blocks``."""
-    _Emission(a, blocks).emit()
+def emit_blocks(a: Contraction, blocks: ColumnBlocks, widest: int) -> None:
+    """Emits the loops over ``blocks``. Sums are cut into parts of which ``widest`` columns fit into the first cache: the same for all
+    blocks, so that equal columns of weights give equal results (scores that tie stay ties)."""
+    cached = a.lowering.target.l1 * 3 // 4 // (widest * a.term.dtype.itemsize)
+    _Emission(a, blocks, sum_loops(a, min(PART, cached))).emit()
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,7 @@ class _Chunks:
 class _Emission:
     a: Contraction
     blocks: ColumnBlocks
+    sum: Sum
     packed: dict[ir.Buffer, tuple[ir.Buffer, tuple[ir.Var, ...]]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -57,8 +60,6 @@ class _Emission:
         count = self.blocks.count
         self.block: ir.Expr = ir.Var("vo", extent=ir.Const(count)) if count > 1 else ir.ZERO
         self.column = ir.Var("v", extent=ir.Const(columns))
-        cached = a.lowering.target.l1 * 3 // 4 // (columns * a.term.dtype.itemsize)
-        self.sum = sum_loops(a, min(PART, cached))
         self.outer = [i for i in range(len(a.axes)) if i not in (a.vector, a.row, a.band) and not ir.is_const(a.extents[i], 1)]
         self.tiles, self.rest = divmod(a.rows, self.height)
 
