@@ -18,6 +18,7 @@ import llvmlite.ir as ll
 from numba.core import codegen, compiler, cpu, registry, sigutils, types
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.extending import intrinsic
+from numba.core.runtime.nrt import rtsys
 
 from .objects import LOOPS, TILE
 from .source import region_lines
@@ -128,6 +129,17 @@ class _Context(cpu.CPUContext):
     def init(self) -> None:
         self.is32bit = False
         self._internal_codegen = _Codegen("loopnest")
+
+    def load_additional_registries(self) -> None:
+        """As Numba's, which would compile its runtime here, for the whole process, in a library that is never finished."""
+        ready, rtsys._init = rtsys._init, True
+        try:
+            super().load_additional_registries()
+        finally:
+            rtsys._init = ready
+
+    def post_lowering(self, mod: Any, library: Any) -> None:
+        """Nothing is linked to the runtime."""
 
 
 @cache

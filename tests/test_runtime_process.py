@@ -88,6 +88,20 @@ def test_a_team_stops_once_and_for_all() -> None:
     assert team.address == 0
 
 
+def test_numba_works_beside_the_compiler() -> None:
+    """Kernels are compiled by Numba without its runtime, which functions of others need all the same."""
+    code = """
+import numba, numpy as np, loopnest
+from tests.graphs import make_model
+from onnx.helper import make_node
+f = loopnest.compile(make_model([make_node("Exp", ["x"], ["y"])], {"x": [8]}, ["y"]), config={"cache": False})
+f(np.zeros(8, np.float32))
+print(numba.njit(lambda x: x.sum() + len([x]))(np.ones(3)))
+"""
+    done = python(code)
+    assert (done.returncode, done.stdout) == (0, "4.0\n"), done.stderr
+
+
 @pytest.mark.parametrize(
     ("files", "expected"),
     [
