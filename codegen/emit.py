@@ -174,6 +174,7 @@ class Emitter(Values):
         before = b.block
         head, after = b.append_basic_block(f"{name}.loop"), b.append_basic_block(f"{name}.end")
         b.cbranch(b.icmp_signed("<", start, end), head, after)
+        b.dominates(before, head, after)
         b.position_at_end(head)
         i = b.phi(I64, name=name)
         i.add_incoming(start, before)

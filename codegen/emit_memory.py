@@ -13,7 +13,7 @@ import llvmlite.ir as ll
 from ..ir import loops as ir
 from . import arith
 from .arith import I32, I64, splat
-from .emit_state import Linear, State, fold, is_one, is_zero, number
+from .emit_state import Linear, State, is_one, is_zero, number
 
 _SHUFFLED_STEPS = (2, 3, 4)
 """Strides at which whole vectors are loaded and shuffled; at others each lane is loaded."""
@@ -84,7 +84,7 @@ class Memory(State):
         result = ll.Constant(ll.VectorType(arith.memory_type(buffer.dtype), count), ll.Undefined)
         for part in range(step):
             start = min(part * count, span - count)
-            loaded = self.vector_load(buffer, fold(b, "add", offset, I64(start)))
+            loaded = self.vector_load(buffer, b.add(offset, I64(start)))
             places = [count + i * step - start if i * step // count == part else i for i in range(count)]
             result = b.shuffle_vector(result, loaded, ll.Constant(ll.VectorType(I32, count), [I32(p) for p in places]))
         return result
@@ -100,7 +100,7 @@ class Memory(State):
                 for moving, still in ((x, y), (y, x)):
                     found = self.repeated_form(moving) if not self.varying(still) else None
                     if found is not None:
-                        return fold(self.builder, "add", found[0], self.value(still)), found[1]
+                        return self.builder.add(found[0], self.value(still)), found[1]
             case _:
                 pass
         return None
@@ -140,7 +140,7 @@ class Memory(State):
         assert self.lanes is not None
         b, count = self.builder, self.lanes.count
         if form.step is not None:
-            return [fold(b, "add", form.base, fold(b, "mul", form.step, I64(lane))) for lane in range(count)]
+            return [b.add(form.base, b.mul(form.step, I64(lane))) for lane in range(count)]
         vector = splat(b, self.value(buffer.offset(index)), count)
         return [b.extract_element(vector, I32(lane)) for lane in range(count)]
 

@@ -1,4 +1,4 @@
-"""What the parts of the emitter share: the function being written, the vector loop being emitted, constant indices folded."""
+"""What the parts of the emitter share: the function being written, the vector loop being emitted."""
 
 # llvmlite has no type stubs, and what pyright infers from its source is wrong.
 # pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportReturnType=false, reportAssignmentType=false
@@ -16,6 +16,7 @@ import llvmlite.ir as ll
 from ..ir import loops as ir
 from . import arith
 from .arith import I64
+from .numbering import Builder
 from .target import Target
 
 
@@ -43,7 +44,7 @@ class Linear:
 class State(ABC):
     """``buffers`` maps arguments to pointers, ``values`` variables to scalars (or vectors, inside a vector loop)."""
 
-    builder: ll.IRBuilder
+    builder: Builder
     target: Target
     extents: ll.Value
     buffers: dict[ir.Buffer, ll.Value]
@@ -107,17 +108,3 @@ def is_zero(value: ll.Value | None) -> bool:
 
 def is_one(value: ll.Value | None) -> bool:
     return number(value) == 1
-
-
-def fold(builder: ll.IRBuilder, op: str, a: ll.Value, b: ll.Value) -> ll.Value:
-    """add, sub or mul of two indices, folded where a side is a constant that allows it."""
-    x, y = number(a), number(b)
-    if x is not None and y is not None:
-        return I64({"add": x + y, "sub": x - y, "mul": x * y}[op])
-    if y == (1 if op == "mul" else 0):
-        return a
-    if x == (1 if op == "mul" else 0) and op != "sub":
-        return b
-    if op == "mul" and (x == 0 or y == 0):
-        return I64(0)
-    return getattr(builder, op)(a, b)

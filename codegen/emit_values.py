@@ -12,7 +12,7 @@ from ..ir import loops as ir
 from . import arith
 from .arith import I64, splat
 from .emit_memory import Memory
-from .emit_state import Linear, fold, is_zero
+from .emit_state import Linear, is_zero
 
 
 class Values(Memory):
@@ -135,12 +135,12 @@ class Values(Memory):
             case ir.Binary("add" | "sub" as op, x, y):
                 p, q = self.linear_form(x), self.linear_form(y)
                 if p.step is not None and q.step is not None:
-                    return Linear(fold(b, op, p.base, q.base), fold(b, op, p.step, q.step))
+                    return Linear(getattr(b, op)(p.base, q.base), getattr(b, op)(p.step, q.step))
             case ir.Binary("mul", x, y):
                 p, q = self.linear_form(x), self.linear_form(y)
                 for moving, still in ((p, q), (q, p)):
                     if moving.step is not None and is_zero(still.step):
-                        return Linear(fold(b, "mul", moving.base, still.base), fold(b, "mul", moving.step, still.base))
+                        return Linear(b.mul(moving.base, still.base), b.mul(moving.step, still.base))
             case _:
                 pass
         return Linear(I64(0), None)

@@ -18,6 +18,7 @@ import llvmlite.ir as ll
 from ..ir import loops as ir
 from . import arith, objects
 from .emit import Emitter
+from .numbering import Builder
 from .objects import Machine
 from .source import KernelSource, TileFunction
 from .target import Target
@@ -80,7 +81,7 @@ def _emit_entry(module: ll.Module, symbol: str, source: KernelSource, target: Ta
     entry = ll.Function(module, ll.FunctionType(_STATUS, arguments), symbol)
     kind = ll.FunctionType(_STATUS, [*arguments, *[arith.I64] * len(counts)])
     loops = ll.Function(module, kind, objects.LOOPS)
-    builder = ll.IRBuilder(entry.append_basic_block("entry"))
+    builder = Builder(entry.append_basic_block("entry"))
     emitter = _emitter(builder, source, target, entry.args[3], {})
     builder.ret(builder.call(loops, [*entry.args, *(emitter.value(count) for count in counts)]))
 
@@ -91,7 +92,7 @@ def _emit_tile(module: ll.Module, function: TileFunction, source: KernelSource, 
     loop_variables = next(region.variables for region in source.regions if region.function is function)
     kind = ll.FunctionType(arith.I64, [_POINTER, _POINTER, *[arith.I64] * (1 + len(loop_variables))])
     symbol = ll.Function(module, kind, f"{objects.TILE}{function.name}")
-    builder = ll.IRBuilder(symbol.append_basic_block("entry"))
+    builder = Builder(symbol.append_basic_block("entry"))
     buffers, extents, worker, *variables = symbol.args
     values = dict(zip(loop_variables, variables, strict=True)) | {ir.WORKER: worker}
     arguments = [extents]
@@ -116,7 +117,7 @@ def _emit_body(module: ll.Module, function: TileFunction, source: KernelSource, 
             argument.add_attribute("noalias")
     symbol.args[0].name = "extents"
     symbol.args[0].add_attribute("noalias")
-    builder = ll.IRBuilder(symbol.append_basic_block("entry"))
+    builder = Builder(symbol.append_basic_block("entry"))
     buffers = dict(zip(function.buffers, symbol.args[1:], strict=False))
     emitter = _emitter(builder, source, target, symbol.args[0], buffers)
     emitter.shared = shared
@@ -127,7 +128,7 @@ def _emit_body(module: ll.Module, function: TileFunction, source: KernelSource, 
 
 
 def _emitter(
-    builder: ll.IRBuilder, source: KernelSource, target: Target, extents: ll.Value, buffers: dict[ir.Buffer, ll.Value]
+    builder: Builder, source: KernelSource, target: Target, extents: ll.Value, buffers: dict[ir.Buffer, ll.Value]
 ) -> Emitter:
     """An emitter at ``builder`` that has the parameters of the kernel loaded."""
     emitter = Emitter(builder, target, extents, buffers)
