@@ -35,11 +35,23 @@ from .tensor import Extents, Layout, Tensor
 
 
 @dataclass(frozen=True)
+class Packing:
+    """A constant that a nest reads from a packed copy, called ``title``: see ``Packer.add``."""
+
+    title: str
+    name: str
+    index: tuple[ir.Expr, ...]
+    order: tuple[ir.Var, ...]
+    derive: Derive | None
+
+
+@dataclass(frozen=True)
 class Lowered:
     """A group's nest and what its buffer arguments are: value names, or sizes in bytes of scratch memory."""
 
     nest: ir.LoopNest
     arguments: tuple[str | int, ...]
+    packings: tuple[Packing, ...] = ()
 
 
 @dataclass
@@ -60,6 +72,7 @@ class Lowering:
     parts: dict[str, tuple[str, Part]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     """Lines about the kernel that its text shows."""
+    packings: list[Packing] = field(default_factory=list)
 
     def lower(self) -> Lowered:
         for name in self.group.outputs:
@@ -106,7 +119,7 @@ class Lowering:
         sizes = [prod(map(ir.hint, b.shape)) * b.dtype.itemsize for b in scratches]
         buffers = (*inputs.values(), *outputs.values(), *scratches)
         nest = ir.LoopNest(self.group.title, buffers, body, tuple(self.builder.errors), self._shared(), tuple(self.notes))
-        return Lowered(nest, (*inputs, *outputs, *sizes))
+        return Lowered(nest, (*inputs, *outputs, *sizes), tuple(self.packings))
 
     def _shared(self) -> tuple[tuple[str, str], ...]:
         """The buffers, by name, that are the same memory."""
@@ -138,6 +151,7 @@ class Lowering:
         which it is read at ``index``."""
         title, extents = self.packs.add(name, self.constants[name], index, order, derive)
         if title not in self.buffers:
+            self.packings.append(Packing(title, name, tuple(index), tuple(order), derive))
             dtype = self.tensors[name].dtype
             self.tensors[title] = Tensor(title, dtype, extents)
             shape = tuple(map(ir.Const, extents))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import ChainMap
 from collections.abc import Callable, Mapping, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import prod
 
 import numpy as np
@@ -19,11 +19,12 @@ from ..ir.graph import Graph, Node, TensorType
 from ..runtime.cache import CacheKey
 from ..runtime.memory import Lifetime, plan_arena
 from ..runtime.program import ALIGNMENT, BufferSpec, Program, Step, TensorSpec
-from .config import Config
+from .config import Config, NodeOptions
 from .fusion import definition_of, fuse
 from .group import Group
 from .kernels import KernelRequest, kernel_key
 from .layout import assign_layouts
+from .likeness import Lookalikes, likeness, renamed
 from .lowering import Lowered, Lowering
 from .packing import PackedConstants, Packer
 from .placement import Places, place_parts
@@ -81,6 +82,7 @@ class _Planner:
     tensors: dict[str, Tensor] = field(default_factory=dict)
     places: Places = field(default_factory=Places)
     constants: dict[str, np.ndarray] = field(default_factory=dict)
+    lookalikes: Lookalikes = field(default_factory=Lookalikes)
 
     def run(self) -> Plan:
         self.constants = dict(self.graph.constants)
@@ -163,8 +165,23 @@ class _Planner:
 
     def step(self, group: Group, view: dict[str, Tensor], inplace: tuple[str, str] | None) -> PlannedStep:
         tensors = ChainMap(view, self.tensors)
+        options = self.config.for_node(group.anchor.op, group.anchor.name)
+        like = likeness(group, tensors, self.constants, options, inplace)
+        found = self.lookalikes.find(like) if like is not None else None
+        if found is not None:
+            twin, names = found
+            arguments = renamed(twin.lowered, names, self.constants, self.packs)
+            return replace(twin, group=group, lowered=Lowered(twin.lowered.nest, arguments))
+        step = self.new_step(group, tensors, options, inplace)
+        if like is not None:
+            self.lookalikes.add(like, step)
+        return step
+
+    def new_step(
+        self, group: Group, tensors: MutableMapping[str, Tensor], options: NodeOptions, inplace: tuple[str, str] | None
+    ) -> PlannedStep:
         try:
-            lowered = self.lower(group, tensors, inplace)
+            lowered = self.lower(group, tensors, options, inplace)
         except LoopnestError:
             raise
         except Exception as error:  # a defect: say where
@@ -178,8 +195,9 @@ class _Planner:
         self.expect(KernelRequest(key, source, group.node_names))
         return PlannedStep(group, lowered, canonical, source, key, self.flops(group), moved)
 
-    def lower(self, group: Group, tensors: MutableMapping[str, Tensor], inplace: tuple[str, str] | None) -> Lowered:
-        options = self.config.for_node(group.anchor.op, group.anchor.name)
+    def lower(
+        self, group: Group, tensors: MutableMapping[str, Tensor], options: NodeOptions, inplace: tuple[str, str] | None
+    ) -> Lowered:
         lowered = Lowering(group, tensors, self.constants, self.target, options, self.packs, inplace).lower()
         if self.config.verifies:
             loop_verify.verify(lowered.nest)

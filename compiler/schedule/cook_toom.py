@@ -134,7 +134,8 @@ def _paired_columns(matrix: Matrix, values: list[V], name: Callable[[V], V]) -> 
     return tuple(zip(*(column for column, _ in kept), strict=True)), [value for _, value in kept]
 
 
-def _pairs(rows: Sequence[Sequence[Fraction]]) -> list[tuple[int, int]]:
+@cache
+def _pairs(rows: Matrix) -> tuple[tuple[int, int], ...]:
     """Rows that are equal up to signs, in some entries of the same sign and in some not, two by two."""
     found: list[tuple[int, int]] = []
     for i, j in combinations(range(len(rows)), 2):
@@ -143,23 +144,29 @@ def _pairs(rows: Sequence[Sequence[Fraction]]) -> list[tuple[int, int]]:
         signs = {a == b for a, b in zip(rows[i], rows[j], strict=True) if a or b}
         if signs == {True, False} and all(abs(a) == abs(b) for a, b in zip(rows[i], rows[j], strict=True)):
             found.append((i, j))
-    return found
+    return tuple(found)
 
 
-def _factor(row: Sequence[Fraction]) -> Fraction:
+@cache
+def _factor(row: tuple[Fraction, ...]) -> Fraction:
     """What to take out of a sum so that most of its coefficients are 1 or -1, and the others have few digits in binary."""
     given = [c for c in row if c]
     return min(given, key=lambda f: (sum(abs(c) != abs(f) for c in given), sum((c / f).denominator for c in given), f != 1))
 
 
-def _total(row: Sequence[Fraction], values: Sequence[V]) -> V:
+def _total(row: tuple[Fraction, ...], values: Sequence[V]) -> V:
     """The sum of ``values`` times ``row``, those without a factor first."""
-    terms = sorted(((c, v) for c, v in zip(row, values, strict=True) if c), key=lambda term: (term[0] != 1, term[0] != -1))
-    (first, total), *rest = terms
-    total = total if first == 1 else total * first
-    for c, v in rest:
-        total = _plus(total, c, v)
+    (at, first), *rest = _terms(row)
+    total = values[at] if first == 1 else values[at] * first
+    for i, factor in rest:
+        total = _plus(total, factor, values[i])
     return total
+
+
+@cache
+def _terms(row: tuple[Fraction, ...]) -> tuple[tuple[int, Fraction], ...]:
+    """The places and factors of what is summed, 1 before -1 before others."""
+    return tuple(sorted(((i, c) for i, c in enumerate(row) if c), key=lambda term: (term[1] != 1, term[1] != -1)))
 
 
 def _plus(total: V, factor: Fraction, value: V) -> V:
