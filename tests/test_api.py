@@ -141,7 +141,7 @@ def test_options_of_one_node_and_of_an_operator_type() -> None:
     both = {"Conv": {"fuse": True}, "Relu": {"fuse": True}}
     anyway = program(loopnest.compile(network(), config={"opt_level": 2, "op": both}))
     assert titles(anyway) == ["Conv+Relu", "Conv", "Add", "Relu"]
-    assert {spec.name for spec in fields(NodeOptions)} == {"tile", "layout", "fuse"}
+    assert {spec.name for spec in fields(NodeOptions)} == {"tile", "layout", "conv", "fuse"}
     default = program(loopnest.compile(network()))
     tiled = program(loopnest.compile(network(), config={"node": {"second": {"tile": {"m": 2}}}}))
     assert [a.op for a, b in zip(default.steps, tiled.steps, strict=True) if a.kernel != b.kernel] == ["Conv+Add+Relu"]
