@@ -12,7 +12,7 @@ import numpy as np
 
 from ..codegen.source import KernelSource, print_kernel
 from ..codegen.target import Target
-from ..ir import dtypes, loop_verify
+from ..ir import dtypes
 from ..ir.canonical import Canonical, canonicalize
 from ..ir.errors import LoopnestError, VerificationError
 from ..ir.graph import Graph, Node, TensorType
@@ -200,6 +200,8 @@ class _Planner:
     ) -> Lowered:
         lowered = Lowering(group, tensors, self.constants, self.target, options, self.packs, inplace).lower()
         if self.config.verifies:
+            from ..ir import loop_verify
+
             loop_verify.verify(lowered.nest)
         return lowered
 
