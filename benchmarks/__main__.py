@@ -14,6 +14,7 @@ from typing import Any
 import click
 
 from benchmarks import catalog, plot, report
+from benchmarks.ratios import ratio
 from benchmarks.session import Results, Settings, measure
 
 QUICK = ("mlp", "lenet", "mnist_cnn", "silero_vad", "mobilenet_v2")
@@ -107,7 +108,7 @@ def _announce(record: dict[str, Any], number: int, total: int) -> bool:
     """One line of progress; whether the model failed."""
     parts = [f"[{number}/{total}] {record.get('name', ''):24}"]
     for count in record.get("settings", {}).get("threads", ()):
-        found = report.ratio(record, count)
+        found = ratio(record, count)
         parts.append(f"{count}: {found:.2f}" if found else f"{count}: -")
     if "compile" in record:
         parts.append(f"compiled in {record['compile']['seconds']:.1f} s")

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from typing import Any
 
-from benchmarks.report import ratio
+from benchmarks.ratios import ratio
 
 COLORS = ("#1f6fb4", "#d9731a", "#3a8f3a", "#8c4fa8")
 _LEFT, _WIDTH, _ROW, _TOP = 190, 620, 17, 46

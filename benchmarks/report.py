@@ -2,26 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from benchmarks import targets
+from benchmarks.ratios import geometric_mean, ratio
 from benchmarks.worker import PEERS
 
 Record = Mapping[str, Any]
-
-
-def ratio(record: Record, threads: int) -> float | None:
-    """The best peer's median time by ours: above 1 loopnest is faster. None where one of the two is not there."""
-    engines = record.get("threads", {}).get(str(threads), {})
-    peers = [engines[peer]["median_s"] for peer in PEERS if "median_s" in engines.get(peer, {})]
-    ours = engines.get("loopnest", {}).get("median_s")
-    return min(peers) / ours if peers and ours else None
-
-
-def geometric_mean(values: Iterable[float]) -> float | None:
-    logs = [math.log(value) for value in values]
-    return math.exp(sum(logs) / len(logs)) if logs else None
 
 
 def markdown(machine: Mapping[str, Any], records: Sequence[Record]) -> str:
@@ -33,7 +21,14 @@ def markdown(machine: Mapping[str, Any], records: Sequence[Record]) -> str:
         lines += [*_means(records, threads), ""]
     for count in threads:
         plural = "s" if count > 1 else ""
-        lines += [f"### {count} thread{plural}", "", *_table(machine, records, count), ""]
+        lines += [
+            f"### {count} thread{plural}",
+            "",
+            *targets.markdown(records, count),
+            "",
+            *_table(machine, records, count),
+            "",
+        ]
     failed = [record for record in records if "error" in record]
     if failed:
         lines += ["### Failed", "", *(f"- `{record['name']}`: {record['error']}" for record in failed), ""]

@@ -14,8 +14,9 @@ import pytest
 from click.testing import CliRunner, Result
 from onnx import helper, numpy_helper
 
-from benchmarks import catalog, models, plot, report, session
+from benchmarks import catalog, models, plot, report, session, targets
 from benchmarks.__main__ import main
+from benchmarks.ratios import ratio
 from loopnest.codegen.target import resolve
 
 RNG = np.random.default_rng(0)
@@ -154,11 +155,11 @@ MACHINE = {
 
 
 def test_ratio_is_the_best_peer_by_ours() -> None:
-    assert report.ratio(record("a", 0.002, {"onnxruntime": 0.004, "openvino": 0.003}), 1) == pytest.approx(1.5)
-    assert report.ratio(record("a", 0.002, {"onnxruntime": 0.004}), 1) == pytest.approx(2.0)
-    assert report.ratio(record("a", 0.002, {}), 1) is None
-    assert report.ratio(record("a", 0.002, {"onnxruntime": 0.004}), 2) is None
-    assert report.ratio({"name": "a", "error": "broken"}, 1) is None
+    assert ratio(record("a", 0.002, {"onnxruntime": 0.004, "openvino": 0.003}), 1) == pytest.approx(1.5)
+    assert ratio(record("a", 0.002, {"onnxruntime": 0.004}), 1) == pytest.approx(2.0)
+    assert ratio(record("a", 0.002, {}), 1) is None
+    assert ratio(record("a", 0.002, {"onnxruntime": 0.004}), 2) is None
+    assert ratio({"name": "a", "error": "broken"}, 1) is None
 
 
 def test_the_report_has_means_rows_and_failures() -> None:
@@ -176,6 +177,29 @@ def test_the_report_has_means_rows_and_failures() -> None:
     assert "| b | small | 1.000 | 0.500 | failed | 0.50 | 5% | 1.50 | 80 / 90 / - | 1.2 | 7 |" in lines
     assert "- `d`: ModelError: no such thing" in lines
     assert "A Processor, 2 CPUs, avx2; measured peak 100 GFLOP/s and 20 GB/s on 1 thread" in lines[0]
+
+
+def test_targets_are_judged_by_what_was_measured() -> None:
+    records = [
+        record("vgg16", 0.1, {"onnxruntime": 0.2}, "classic", compile={"seconds": 9.0}),
+        record("mobilenet_v2", 0.01, {"onnxruntime": 0.014}, "mobile"),
+        record("mlp", 0.0002, {"onnxruntime": 0.0001}, "tiny", peak_rss_bytes={"loopnest": 3, "onnxruntime": 2}),
+        {"name": "bert_base_128", "family": "language", "error": "ModelError: no such thing"},
+    ]
+    found = {verdict.target: (verdict.measured, verdict.met) for verdict in targets.verdicts(records, 1)}
+    assert found["geometric mean of all models: 1.30"] == ("1.12", False)
+    assert found["no model under 1.00"] == ("1 of 3: mlp 0.50", False)
+    assert found["VGG-16: 1.80"] == ("2.00", True)
+    assert found["ResNet-50: 1.25"] == found["BERT-base at 128 tokens: 1.10"] == ("", None)
+    assert found["models under 1 ms in the peers: none under 1.50"] == ("1 of 1: mlp 0.50", False)
+    assert found["batch of 8: none under 1.00"] == ("", None)
+    assert found["every model compiled in 8 s"] == ("vgg16 9.0", False)
+    assert found["peak resident memory at most ONNX Runtime's"] == ("mlp 1.50", False)
+    assert not any("by that on" in target for target in found)
+    twice = {str(count): {"loopnest": {"median_s": seconds}} for count, seconds in ((1, 0.10), (2, 0.05))}
+    scaled = {verdict.target: verdict.met for verdict in targets.verdicts([record("resnet50", 1, {}, threads=twice)], 2)}
+    assert scaled["resnet50, time on one thread by that on 2: 1.85"] is True
+    assert "| VGG-16: 1.80 | 2.00 | met |" in targets.markdown(records, 1)
 
 
 def test_kernels_stand_next_to_their_roofline() -> None:
