@@ -30,11 +30,11 @@ from ..ir.errors import ArtifactError, IncompatibleArtifactError, InputError, Ve
 from .buffers import Workspaces, address_of, aligned
 from .cpus import available_cpus
 from .direct import Direct
-from .executor import Executable
 from .isa import Isa
 from .linker import LinkError, link
 from .model import CompiledModel, Key
-from .program import Program, TensorSpec, tensor_spec
+from .plan_data import MALFORMED, PlanData, plan_key
+from .program import TensorSpec, tensor_spec
 
 FORMAT = 1
 """Of the files that are written; files of formats up to this one are read."""
@@ -42,8 +42,6 @@ FORMAT = 1
 _MAGIC = b"LOOPNEST MDL"
 _HEADER = Struct("<12sI32sQ")  # magic, format, SHA-256 of the manifest, its bytes
 _PAGE = 4096
-_MALFORMED = (KeyError, TypeError, ValueError, IndexError, AttributeError)
-"""What reading a manifest raises that is not as ``save`` writes it."""
 
 
 def save(model: CompiledModel, path: str | os.PathLike[str]) -> None:
@@ -117,7 +115,7 @@ class Artifact:
             weights_at += -weights_at % _PAGE
             short = len(data) < weights_at + manifest["weights"]["nbytes"]
             sound = hashlib.sha256(code).hexdigest() == section["sha256"] and "sha256" in manifest["weights"]
-        except _MALFORMED as error:
+        except MALFORMED as error:
             raise _malformed(what, error) from None
         if short:
             raise ArtifactError(f"{what} is truncated: {len(data)} bytes")
@@ -131,7 +129,7 @@ class Artifact:
         try:
             fields = self.manifest["isa"]
             return Isa(str(fields["name"]), str(fields["arch"]), tuple(map(str, fields["features"])))
-        except _MALFORMED as error:
+        except MALFORMED as error:
             raise _malformed(self.what, error) from None
 
     def verify_weights(self) -> None:
@@ -148,17 +146,17 @@ class Artifact:
             inputs, outputs = ([tensor_spec(item) for item in manifest[side]] for side in ("inputs", "outputs"))
             values = tuple(manifest["value_inputs"])
             linked = link({key: self._object(item) for key, item in manifest["kernels"].items()})
-            keys = [_key(plan) for plan in manifest["plans"]]
+            keys = [plan_key(plan) for plan in manifest["plans"]]
             refuse = partial(_refuse, self.what, inputs, keys)
             model = CompiledModel(inputs, outputs, refuse, values, name=manifest["name"], max_plans=len(keys), isa=self.isa)
             workspaces = Workspaces()
-            for key, plan in zip(keys, manifest["plans"], strict=True):
-                program = Program.from_dict(plan["program"])
+            for plan in manifest["plans"]:
+                data = PlanData.from_dict(plan)
+                data.check(inputs, outputs, values)
                 blobs = [self._blob(*manifest["blobs"][index]) for index in plan["constants"]]
-                _check_plan(program, key, plan["picks"], inputs, outputs, values)
-                native = Executable(program, linked.addresses, blobs, threads, workspaces=workspaces, keep=linked)
-                model.adopt(key, Direct(native, tuple(plan["picks"])))
-        except (*_MALFORMED, VerificationError, LinkError) as error:
+                direct = data.runnable(linked.addresses, blobs, threads, workspaces=workspaces, keep=linked)
+                model.adopt(data.key, direct)
+        except (*MALFORMED, VerificationError, LinkError) as error:
             raise _malformed(self.what, error) from None
         return model
 
@@ -180,7 +178,7 @@ class Artifact:
             f"  for {self.isa.name}: {self.isa.arch} with {', '.join(self.isa.features) or 'nothing else'}",
             f"  {len(manifest['kernels'])} kernels, {len(self.code):,} bytes of code, {manifest['weights']['nbytes']:,} bytes of weights",
             f"  {len(manifest['plans'])} plans:",
-            *(f"    {_shapes_text(manifest['inputs'], _key(plan))}" for plan in manifest["plans"]),
+            *(f"    {_shapes_text(manifest['inputs'], plan_key(plan))}" for plan in manifest["plans"]),
         ]
         return "\n".join(lines)
 
@@ -232,15 +230,11 @@ def _collect(model: CompiledModel) -> tuple[dict[str, Any], list[bytes], list[by
             raise ArtifactError(
                 "this model cannot be saved: parts of it run in Python, or are planned when data is there (see its plan: print(f))"
             )
-        shapes, values = key[: len(model.inputs)], key[len(model.inputs) :]
         objects.update(runner.native.objects())
         entries.append(
             {
-                "shapes": shapes,
-                "values": [value.hex() for value in values if isinstance(value, bytes)],
-                "picks": runner.picks,
+                **PlanData(key, runner.picks, runner.native.program).to_dict(),
                 "constants": [weights.add(blob) for blob in runner.native.constants],
-                "program": runner.native.program.to_dict(),
             }
         )
     kernels, code = _kernels(objects)
@@ -296,31 +290,6 @@ class _Weights:
             self.places.append((start, blob.nbytes))
             self._end = start + blob.nbytes
         return self._known[identity]
-
-
-def _key(plan: Mapping[str, Any]) -> Key:
-    shapes = [tuple(int(extent) for extent in shape) for shape in plan["shapes"]]
-    return (*shapes, *map(bytes.fromhex, plan["values"]))
-
-
-def _check_plan(
-    program: Program,
-    key: Key,
-    picks: Sequence[int],
-    inputs: Sequence[TensorSpec],
-    outputs: Sequence[TensorSpec],
-    values: Sequence[int],
-) -> None:
-    """``ValueError`` unless the program takes and gives what the model does for this key."""
-    taken = [(inputs[pick].dtype, key[pick]) for pick in picks if pick >= 0]
-    fits = (
-        len(key) == len(inputs) + len(values)
-        and all(0 <= value < len(inputs) for value in values)
-        and taken == [(spec.dtype, spec.shape) for spec in program.inputs]
-        and [spec.dtype for spec in outputs] == [spec.dtype for spec in program.outputs]
-    )
-    if not fits:
-        raise ValueError("a plan does not fit the interface of the model")
 
 
 def _shapes_text(inputs: Sequence[Mapping[str, Any]], key: Key) -> str:

@@ -1,0 +1,74 @@
+"""A plan as plain data: the inputs that it is for, and its program. Whoever keeps it (an artifact, the plan cache) keeps machine code and
+weights beside it, and says where they are when the plan is made runnable again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .buffers import Workspaces
+from .direct import Direct
+from .executor import Executable
+from .model import Key
+from .program import Program, TensorSpec
+
+MALFORMED = (KeyError, TypeError, ValueError, IndexError, AttributeError)
+"""What reading data raises that are not as ``to_dict`` makes them, beside ``VerificationError`` for a program that is none."""
+
+
+@dataclass(frozen=True)
+class PlanData:
+    """``key``: shapes of all inputs, then values of those whose values decide; ``picks``: the inputs that the program reads."""
+
+    key: Key
+    picks: tuple[int, ...]
+    program: Program
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain dicts, lists, strings and numbers, for JSON."""
+        return {
+            "shapes": [part for part in self.key if isinstance(part, tuple)],
+            "values": [part.hex() for part in self.key if isinstance(part, bytes)],
+            "picks": self.picks,
+            "program": self.program.to_dict(),
+        }
+
+    @staticmethod
+    def from_dict(data: Mapping[str, Any]) -> PlanData:
+        """What ``to_dict`` described, after JSON or not; raises one of ``MALFORMED`` or ``VerificationError`` for anything else."""
+        return PlanData(plan_key(data), tuple(data["picks"]), Program.from_dict(data["program"]))
+
+    def check(self, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], values: Sequence[int]) -> None:
+        """``ValueError`` unless the program takes and gives what a model with these inputs and outputs does for this key; ``values`` are
+        the numbers of the inputs whose values decide."""
+        taken = [(inputs[pick].dtype, self.key[pick]) for pick in self.picks if pick >= 0]
+        fits = (
+            len(self.key) == len(inputs) + len(values)
+            and all(0 <= value < len(inputs) for value in values)
+            and taken == [(spec.dtype, spec.shape) for spec in self.program.inputs]
+            and [spec.dtype for spec in outputs] == [spec.dtype for spec in self.program.outputs]
+        )
+        if not fits:
+            raise ValueError("a plan does not fit the interface of the model")
+
+    def runnable(
+        self,
+        addresses: Mapping[str, int],
+        constants: Sequence[np.ndarray],
+        threads: int,
+        *,
+        workspaces: Workspaces,
+        keep: object,
+    ) -> Direct:
+        """The plan bound to machine code and weights, as in ``Executable``."""
+        native = Executable(self.program, addresses, constants, threads, workspaces=workspaces, keep=keep)
+        return Direct(native, self.picks)
+
+
+def plan_key(data: Mapping[str, Any]) -> Key:
+    """The key of a plan that ``PlanData.to_dict`` described."""
+    shapes = [tuple(int(extent) for extent in shape) for shape in data["shapes"]]
+    return (*shapes, *map(bytes.fromhex, data["values"]))
