@@ -16,11 +16,12 @@ from ..ir.errors import LoopnestError
 from ..ir.graph import Graph, TensorType
 from ..runtime.tables import format_table
 from .accuracy import difference
-from .api import compile_graph, load, make_engine
+from .build import compile_graph, load
 from .config import Config, load_config
-from .engine import Engine
+from .engine import Engine, make_engine
 from .frontend.reading import Model
 from .plan import Plan
+from .setup import Setup
 
 Reference = Literal["onnxruntime", "interpreter"]
 Values = Mapping[str, Any]
@@ -84,7 +85,7 @@ def compare(
     compares what passes between them. ``reference`` None: ONNX Runtime where it is installed. Raises what ``loopnest.compile`` and a call
     raise, and ``LoopnestError`` when the reference cannot run the model.
     """
-    engine = make_engine(target, load_config(config), threads)
+    engine = make_engine(Setup.of(target, load_config(config), threads))
     graph = load(model, engine.config)
     wanted = _between_groups(graph, engine, feeds) if fused else _made(graph)
     outputs = tuple(dict.fromkeys([*(name for name in wanted if _is_numeric(graph, name)), *graph.outputs]))
@@ -121,7 +122,7 @@ def _made(graph: Graph) -> list[str]:
 
 def _between_groups(graph: Graph, engine: Engine, feeds: Values) -> list[str]:
     """The values that cross the borders of groups when the model is compiled as it is, and that it has itself."""
-    recorder = _Recorder(engine.target, engine.config, engine.threads, engine.kernels, engine.dump)
+    recorder = _Recorder(engine.setup, engine.kernels, engine.dump)
     compile_graph(graph, recorder).run(None, feeds)
     crossing = {name for plan in recorder.plans for group in plan.groups for name in group.outputs}
     return [name for name in _made(graph) if name in crossing]

@@ -8,6 +8,7 @@ from ..codegen.target import Target
 from ..ir.graph import Graph
 from ..runtime.arrays import ArrayCache
 from ..runtime.buffers import Workspaces
+from ..runtime.compile_report import CompileReport
 from ..runtime.executor import Executable
 from . import progress
 from .config import Config
@@ -16,15 +17,14 @@ from .kernels import Kernels
 from .packing import PackedConstants
 from .passes import passes_of, run_passes
 from .plan import Plan, make_plan, stages_of
+from .setup import Setup
 
 
 @dataclass
 class Engine:
     """Turns graphs into executables, for one target and configuration."""
 
-    target: Target
-    config: Config
-    threads: int
+    setup: Setup
     kernels: Kernels
     dump: Dump
     workspaces: Workspaces = field(default_factory=Workspaces)
@@ -33,6 +33,14 @@ class Engine:
     def __post_init__(self) -> None:
         files = self.kernels.cache.files if self.kernels.cache else None
         self.packs = PackedConstants(ArrayCache(files) if files else None)
+
+    @property
+    def target(self) -> Target:
+        return self.setup.target
+
+    @property
+    def config(self) -> Config:
+        return self.setup.config
 
     def optimize(self, graph: Graph) -> Graph:
         """The passes of the optimization level: once on the model as it comes, again when shapes are concrete."""
@@ -53,7 +61,9 @@ class Engine:
         if self.dump.directory is not None:
             self._dump_kernels(plan)
         addresses = self.kernels.addresses_of(plan.kernels)
-        return Executable(plan.program, addresses, plan.constants, self.threads, workspaces=self.workspaces, keep=self.kernels)
+        return Executable(
+            plan.program, addresses, plan.constants, self.setup.threads, workspaces=self.workspaces, keep=self.kernels
+        )
 
     def _dump_kernels(self, plan: Plan) -> None:
         """Writes every kernel; compiles those that are in the cache too, since only the compiler has their LLVM."""
@@ -62,3 +72,13 @@ class Engine:
                 kernel = self.kernels.compile(request)
                 text = f"# {digest[:12]}: {' '.join(request.nodes.split())}\n{request.source.text}"
                 self.dump.kernel(digest, {"py": text, "ll": kernel.llvm(), "s": kernel.assembly()})
+
+
+def make_engine(
+    setup: Setup, dump: Dump | None = None, report: CompileReport | None = None, workspaces: Workspaces | None = None
+) -> Engine:
+    """What turns graphs into executables."""
+    dump = dump or Dump()
+    dump.directory = dump.directory or setup.config.dump_directory
+    kernels = Kernels(setup.cache, setup.target, report or CompileReport())
+    return Engine(setup, kernels, dump, workspaces or Workspaces())

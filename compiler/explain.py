@@ -6,11 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ..runtime.cache import KernelCache
-from .api import Shapes, compile_graph, fix_dims, load, make_engine
+from .build import compile_graph, fix_dims, load
 from .config import Config
+from .engine import make_engine
 from .frontend.reading import Model
 from .kernels import KernelRequest, Kernels
+from .lazy import Shapes
 from .packing import PackedConstants
+from .setup import Setup
 
 
 @dataclass(frozen=True)
@@ -23,7 +26,7 @@ class Explanation:
 
 def explain(model: Model, cache: KernelCache, shapes: Shapes, config: Config, target: str = "cpu") -> list[Explanation]:
     """The kernels of ``model``, in the order of their use; none where the plan depends on the inputs. Raises what ``compile`` raises."""
-    engine = make_engine(target, config)
+    engine = make_engine(Setup.of(target, config))
     engine.kernels = asked = _Asked(None, engine.target)
     engine.packs = PackedConstants()
     graph = load(model, config)

@@ -72,3 +72,14 @@ def plan_key(data: Mapping[str, Any]) -> Key:
     """The key of a plan that ``PlanData.to_dict`` described."""
     shapes = [tuple(int(extent) for extent in shape) for shape in data["shapes"]]
     return (*shapes, *map(bytes.fromhex, data["values"]))
+
+
+@dataclass(frozen=True)
+class Interface:
+    """What a model takes and gives, declared in graph order; ``value_inputs`` are the numbers of the inputs whose values decide shapes or
+    control flow."""
+
+    name: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    value_inputs: tuple[int, ...] = ()

@@ -1,0 +1,38 @@
+"""What a compilation is for, known before anything of the model is read: target, options, threads, cache on disk."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from ..codegen.target import Target, resolve
+from ..runtime.cache import KernelCache, open_cache
+from ..runtime.cpus import available_cpus
+from ..runtime.isa import Isa
+from .config import Config
+
+
+@dataclass(frozen=True)
+class Setup:
+    """``cache`` None: nothing is kept on disk, nor found there."""
+
+    target: Target
+    config: Config
+    threads: int
+    cache: KernelCache | None
+
+    @staticmethod
+    def of(target: str, config: Config, threads: int | None = None) -> Setup:
+        """Raises ``TargetError`` for a target that is not known or does not run here, ``ConfigError`` for a number of threads that is
+        none. ``threads`` None means what the config says, else the CPUs that this process may use."""
+        resolved = resolve(target)
+        resolved.require_runnable()
+        resolved = resolved.with_vector_bits(config.vector_bits)
+        if threads is not None:
+            config = replace(config, threads=threads)
+        cache = open_cache(config.cache_dir, config.cache_bytes) if config.cache else None
+        return Setup(resolved, config, config.threads or available_cpus(), cache)
+
+    @property
+    def isa(self) -> Isa:
+        """What a machine needs to run what is compiled."""
+        return Isa(self.target.isa, self.target.arch, self.target.requires)
