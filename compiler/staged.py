@@ -8,7 +8,6 @@ rest is a graph of its own, planned for the shapes and values that came out, and
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +19,7 @@ from ..ir.graph import Graph, Node, TensorType, node_reads
 from ..runtime.direct import Direct
 from ..runtime.entry import Argument, decline
 from ..runtime.executor import Executable
+from ..runtime.forks import Work
 from ..runtime.profile import Profile
 from . import host, progress
 from .engine import Engine
@@ -41,7 +41,7 @@ class StagedGraph:
         self._by_value = [name in self.known for name in graph.inputs]
         self._stages: dict[tuple[object, ...], tuple[Stage, Callable[..., Any]]] = {}
         self._enter: Callable[..., Any] = decline  # of the stage used last
-        self._planning = threading.Lock()
+        self._planning = Work()
 
     def run(self, inputs: Sequence[Value]) -> list[Value]:
         """The outputs in graph order. They may share memory with ``inputs`` and with constants."""

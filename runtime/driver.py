@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import platform
 import re
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ import llvmlite.binding as llvm
 import numpy as np
 
 from .entry import supported
+from .forks import Work
 from .linker import LinkError, compile_ir
 
 MEET, AWAIT, WAKE = 1, 2, 4
@@ -40,7 +40,7 @@ class Driver:
     _engine: Any
 
 
-_lock = threading.Lock()
+_lock = Work()
 _drivers: list[Driver] = []
 
 

@@ -8,7 +8,6 @@ end the process on one that it cannot find.
 from __future__ import annotations
 
 import platform
-import threading
 from collections.abc import Iterable, Mapping
 from struct import Struct
 from struct import error as StructError
@@ -18,9 +17,10 @@ from typing import Any, NamedTuple
 import llvmlite.binding as llvm
 
 from ..ir.errors import LoopnestError
+from .forks import Work
 
 _LIBRARIES = ("libm.so.6", "libgcc_s.so.1")
-_lock = threading.RLock()
+_lock = Work()
 _ready: list[bool] = []
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeAlias
@@ -15,6 +14,7 @@ from ..ir.errors import InputError
 from .binding import Binding, Out, shared
 from .compile_report import CompileReport
 from .entry import Argument, decline
+from .forks import Work, brief_lock
 from .inputs import InputBinder, Value
 from .isa import Isa
 from .profile import Profile
@@ -89,10 +89,8 @@ class CompiledModel:
         self._runners: OrderedDict[Key, tuple[Runner, Entry]] = OrderedDict()
         self._latest: Runner | None = None
         self._enter: Entry = decline  # of the plan used last
-        self._planning = threading.Lock()
-        self._lock = (
-            threading.Lock()
-        )  # of the order of use; held for moments only, so that no call waits for another one's plan
+        self._planning = Work()
+        self._lock = brief_lock()  # of the order of use: no call waits for another one's plan
 
     def __call__(self, /, *args: object, **named: object) -> Value | tuple[Value, ...]:
         """The output, or a tuple of the outputs in graph order. Raises ``InputError`` for inputs that do not fit.
