@@ -1,14 +1,15 @@
-"""The native driver (``driver.ll``): compiled once per process, called through ctypes with the GIL released."""
+"""The native driver (``driver.ll``), called through ctypes with the GIL released: compiled once per process, or brought by an artifact."""
 
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import platform
 import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import llvmlite.binding as llvm
@@ -16,7 +17,7 @@ import numpy as np
 
 from .entry import supported
 from .forks import Work
-from .linker import LinkError, compile_ir
+from .linker import LinkError, emit_ir, load_object
 
 MEET, AWAIT, WAKE = 1, 2, 4
 """Flags of a step in the native table: workers meet after it, it is worth waiting for those that sleep, it is worth waking them."""
@@ -42,10 +43,11 @@ class Driver:
 
 _lock = Work()
 _drivers: list[Driver] = []
+_brought: dict[str, bytes] = {}
 
 
 def driver() -> Driver:
-    """The driver of this process, compiled on first use. Raises ``LinkError`` on an architecture that it was not written for."""
+    """The driver of this process, made on first use. Raises ``LinkError`` on an architecture that it was not written for."""
     if not _drivers:
         with _lock:
             if not _drivers:
@@ -53,14 +55,25 @@ def driver() -> Driver:
     return _drivers[0]
 
 
+def object_code() -> tuple[str, bytes]:
+    """The driver as an object file, and what tells it from those of other machines, interpreters and versions."""
+    text = _text()
+    return _key(text), emit_ir(text)
+
+
+def bring(key: str, code: bytes) -> None:
+    """Spares this process compiling its driver, if it is the one that ``object_code`` made under ``key``."""
+    if not _drivers:
+        _brought[key] = code
+
+
 def _load() -> Driver:
-    machine = platform.machine().lower()
-    if machine not in _RELAX:
-        raise LinkError(f"loopnest's driver does not know the processor architecture {machine!r}; it knows {', '.join(_RELAX)}")
-    declaration, pause = _RELAX[machine]
-    relax = f"{declaration}\ndefine internal void @relax() alwaysinline {{\n  {pause}\n  ret void\n}}\n"
-    clock = f"@clock = internal constant i32 {time.CLOCK_MONOTONIC}\n"
-    engine = compile_ir(_text("driver.ll") + relax + clock + (_entry_text() if supported() else ""))
+    text = _text()
+    code = _brought.pop(_key(text), None)
+    _brought.clear()
+    if supported():
+        _tell_symbols(text)
+    engine = load_object(code or emit_ir(text))
 
     def function(name: str, result: Any, arguments: int) -> Any:
         prototype = ctypes.CFUNCTYPE(result, *[ctypes.c_int64] * arguments)
@@ -78,15 +91,29 @@ def _load() -> Driver:
     )
 
 
-def _text(name: str) -> str:
-    return files(str(__package__)).joinpath(name).read_text(encoding="utf-8")
+def _key(text: str) -> str:
+    return hashlib.sha256(f"{llvm.get_process_triple()}\n{text}".encode()).hexdigest()
 
 
-def _entry_text() -> str:
-    """``entry.ll`` for this interpreter, whose functions LLVM is told of."""
-    text = _text("entry.ll")
+def _text() -> str:
+    """The driver for this machine, with ``entry.ll`` for this interpreter."""
+    machine = platform.machine().lower()
+    if machine not in _RELAX:
+        raise LinkError(f"loopnest's driver does not know the processor architecture {machine!r}; it knows {', '.join(_RELAX)}")
+    declaration, pause = _RELAX[machine]
+    relax = f"{declaration}\ndefine internal void @relax() alwaysinline {{\n  {pause}\n  ret void\n}}\n"
+    clock = f"@clock = internal constant i32 {time.CLOCK_MONOTONIC}\n"
+    entry = _file("entry.ll").replace("{object}", str(object.__basicsize__)) if supported() else ""
+    return _file("driver.ll") + relax + clock + entry
+
+
+def _file(name: str) -> str:
+    return Path(__file__).with_name(name).read_text(encoding="utf-8")
+
+
+def _tell_symbols(text: str) -> None:
+    """Tells LLVM where the functions and objects of the interpreter are that ``entry.ll`` names."""
     for name in re.findall(r"declare .*@(Py\w+)", text):
         llvm.add_symbol(name, ctypes.cast(ctypes.pythonapi[name], ctypes.c_void_p).value)
-    for word, value in (("object", object.__basicsize__), ("array", id(np.ndarray)), ("none", id(None))):
-        text = text.replace(f"{{{word}}}", str(value))
-    return text
+    llvm.add_symbol("loopnest_ndarray", id(np.ndarray))
+    llvm.add_symbol("loopnest_none", id(None))

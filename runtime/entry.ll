@@ -1,7 +1,7 @@
 ; From Python into the driver and back: a C function that CPython calls without building anything (METH_FASTCALL).
 ;
 ; Appended to driver.ll by driver.py where the interpreter is CPython, which replaces {object} by the size of an object's header and
-; {array} and {none} by the addresses of numpy.ndarray and None. entry.py writes the records, and its names are the same there.
+; tells LLVM where numpy.ndarray and None are. entry.py writes the records, and its names are the same there.
 
 ; A NumPy array: the fields that NumPy's C ABI has kept since 1.7 (ndarraytypes.h); entry.py looks whether they are there.
 %Array = type {
@@ -43,6 +43,9 @@
 }
 
 @fields = internal constant [4 x i8] c"LLL\00"
+
+@loopnest_ndarray = external global i8
+@loopnest_none = external global i8
 
 declare ptr @PyTuple_GetItem(ptr, i64)
 declare ptr @PyTuple_New(i64)
@@ -117,7 +120,7 @@ define internal i1 @fits(ptr %object, ptr %slot) {
 entry:
   %type.at = getelementptr i8, ptr %object, i64 sub (i64 {object}, i64 8)
   %type = load ptr, ptr %type.at
-  %array = icmp eq ptr %type, inttoptr (i64 {array} to ptr)
+  %array = icmp eq ptr %type, @loopnest_ndarray
   br i1 %array, label %describe, label %no
 
 describe:
@@ -348,8 +351,8 @@ look:
 }
 
 define internal ptr @none() {
-  call void @Py_IncRef(ptr inttoptr (i64 {none} to ptr))
-  ret ptr inttoptr (i64 {none} to ptr)
+  call void @Py_IncRef(ptr @loopnest_none)
+  ret ptr @loopnest_none
 }
 
 define internal ptr @entry_of(ptr %self) {

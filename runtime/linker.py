@@ -73,13 +73,28 @@ def compile_ir(text: str, opt: int = 0) -> Any:
 
     Keep the engine as long as its functions are used. Raises ``RuntimeError`` where the text is not valid.
     """
+    return load_object(emit_ir(text, opt))
+
+
+def emit_ir(text: str, opt: int = 0) -> bytes:
+    """The object code of a module of LLVM IR for this machine. Raises ``RuntimeError`` where the text is not valid."""
     with _lock:
         initialize()
         module = llvm.parse_assembly(text)
         module.verify()
-        engine = llvm.create_mcjit_compiler(module, _target_machine(opt))
-        engine.finalize_object()
-        return engine
+        machine = _target_machine(opt)
+        module.triple, module.data_layout = llvm.get_process_triple(), str(machine.target_data)
+        return machine.emit_object(module)
+
+
+def load_object(code: bytes) -> Any:
+    """An engine holding the machine code of an object file, whose symbols this process has. Raises ``LinkError``."""
+    with _lock:
+        initialize()
+        engine = _Engine()
+        engine.add("the driver", code, frozenset())
+        engine.native.finalize_object()
+        return engine.native
 
 
 def initialize() -> None:
