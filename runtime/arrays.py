@@ -1,27 +1,24 @@
 """Arrays on disk, mapped read-only: processes that compute with the same packed weights share one copy of them in memory.
 
-A file is named by the SHA-256 of its key: magic, SHA-256 of the rest, a JSON header (key, dtype, shape, where the data start), zeros up to
-a page boundary, the data. The checksum is verified each time that a file is mapped, since kernels compute with whatever the pages hold.
+A file is a record (``records.py``) whose fields are dtype and shape, and whose body, the elements, begins on a page. The checksum is
+verified each time that a file is mapped, since kernels compute with whatever the pages hold.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import mmap
-import struct
 from math import prod
-from typing import Any, BinaryIO, cast
+from typing import BinaryIO
 
 import numpy as np
 
 from ..ir import dtypes
-from .cache import CacheKey
+from .buffers import address_of
 from .files import CacheFiles, Damaged
+from .records import MALFORMED, CacheKey, Form
 
-MAGIC = b"LOOPNEST ARRAY 1"
 PAGE = 4096
-_HEADER = struct.Struct("<16s32sI")
+_FORM = Form(b"LOOPNEST ARRAY 1", "array", PAGE)
 
 
 class ArrayCache:
@@ -31,6 +28,7 @@ class ArrayCache:
     def __init__(self, files: CacheFiles) -> None:
         self.files = files
         self._mapped = 0
+        self._keys: dict[int, tuple[CacheKey, np.ndarray]] = {}
 
     def get(self, key: CacheKey, nbytes: int) -> np.ndarray | None:
         """The array of ``nbytes`` stored under ``key``, C-contiguous, read-only and on a page boundary; None when there is none."""
@@ -39,6 +37,7 @@ class ArrayCache:
         found = self.files.read(_name(key), lambda file: _map(key, file))
         if found is not None:
             self._mapped += found.nbytes
+            self._keys[address_of(found)] = key, found
         return found
 
     def put(self, key: CacheKey, array: np.ndarray) -> np.ndarray | None:
@@ -46,6 +45,11 @@ class ArrayCache:
         if self._mapped + array.nbytes > self.files.max_bytes // 2 or not self.files.write(_name(key), _encode(key, array)):
             return None
         return self.get(key, array.nbytes)
+
+    def key_of(self, array: np.ndarray) -> CacheKey | None:
+        """The key of an array that is mapped, given all of its memory; None for any other."""
+        key, mapped = self._keys.get(address_of(array), (None, array))
+        return key if mapped.nbytes == array.nbytes else None
 
 
 def _name(key: CacheKey) -> str:
@@ -58,13 +62,8 @@ def bytes_of(array: np.ndarray) -> memoryview:
 
 
 def _encode(key: CacheKey, array: np.ndarray) -> list[bytes | memoryview]:
-    fields = {"key": key.parts, "dtype": dtypes.from_numpy(array.dtype).name, "shape": array.shape, "nbytes": array.nbytes}
-    header, data = json.dumps(fields).encode(), bytes_of(array)
-    padding = bytes(-(_HEADER.size + len(header)) % PAGE)
-    digest = hashlib.sha256(header)
-    digest.update(padding)
-    digest.update(data)
-    return [_HEADER.pack(MAGIC, digest.digest(), len(header)), header, padding, data]
+    fields = {"dtype": dtypes.from_numpy(array.dtype).name, "shape": array.shape}
+    return _FORM.encode(key, fields, [bytes_of(array)])
 
 
 def _map(key: CacheKey, file: BinaryIO) -> np.ndarray:
@@ -72,23 +71,12 @@ def _map(key: CacheKey, file: BinaryIO) -> np.ndarray:
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except ValueError:
         raise Damaged("it is empty") from None
-    if len(mapped) < _HEADER.size:
-        raise Damaged("it is truncated")
-    magic, checksum, header_nbytes = _HEADER.unpack_from(mapped)
-    if magic != MAGIC:
-        raise Damaged("it is not a loopnest array of this version")
-    if hashlib.sha256(memoryview(mapped)[_HEADER.size :]).digest() != checksum:
-        raise Damaged("its checksum does not match")
-    start = _HEADER.size + header_nbytes
+    record = _FORM.decode_for(key, mapped)
     try:
-        header = cast("dict[str, Any]", json.loads(mapped[_HEADER.size : start]))
-        stored = CacheKey(tuple((str(name), str(value)) for name, value in header["key"]))
-        dtype, shape = dtypes.by_name(str(header["dtype"])).numpy, tuple(map(int, header["shape"]))
-    except (ValueError, KeyError, TypeError) as error:
+        dtype = dtypes.by_name(str(record.fields["dtype"])).numpy
+        shape = tuple(map(int, record.fields["shape"]))
+    except MALFORMED as error:
         raise Damaged(f"its header is malformed: {error!r}") from None
-    start += -start % PAGE
-    if stored != key:
-        raise Damaged("it belongs to another key")
-    if prod(shape) * dtype.itemsize != len(mapped) - start or len(mapped) <= start:
+    if prod(shape) * dtype.itemsize != len(mapped) - record.body or len(mapped) <= record.body:
         raise Damaged("its size does not match its header")
-    return np.ndarray(shape, dtype, mapped, start)
+    return np.ndarray(shape, dtype, mapped, record.body)

@@ -14,9 +14,7 @@ from .direct import Direct
 from .executor import Executable
 from .model import Key
 from .program import Program, TensorSpec
-
-MALFORMED = (KeyError, TypeError, ValueError, IndexError, AttributeError)
-"""What reading data raises that are not as ``to_dict`` makes them, beside ``VerificationError`` for a program that is none."""
+from .records import MALFORMED as MALFORMED
 
 
 @dataclass(frozen=True)
