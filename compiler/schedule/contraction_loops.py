@@ -51,6 +51,8 @@ class _Emission:
     blocks: ColumnBlocks
     sum: Sum
     packed: dict[ir.Buffer, tuple[ir.Buffer, tuple[ir.Var, ...]]] = field(default_factory=dict)
+    weights: set[ir.Buffer] = field(default_factory=set)
+    """Constants in the order of the loops."""
 
     def __post_init__(self) -> None:
         a, registers = self.a, self.blocks.registers
@@ -204,7 +206,7 @@ class _Emission:
 
         parts: list[PartAhead] = []
         if share is not None and (self.sum.parts or isinstance(self.block, ir.Var)):
-            weights = [e for e in loads if a.constant(e) is not None and e.index[-1] is self.column and self.sum.length is None]
+            weights = [e for e in loads if e.buffer in self.weights and e.index[-1] is self.column and self.sum.length is None]
             parts = [PartAhead(load, (*loops, self.column), share, self._shares()) for load in weights]
         for part in parts:
             part.before(b)
@@ -234,7 +236,9 @@ class _Emission:
             used = [v for v in order if isinstance(v, ir.Var) and depends(load, v)]
             if name is None or any(isinstance(e, ir.Var) for v in used if v.extent is not None for e in ir.walk(v.extent)):
                 return load
-            return ir.Load(self.a.lowering.packed(name, load.index, used), tuple(used))
+            buffer = self.a.lowering.packed(name, load.index, used)
+            self.weights.add(buffer)
+            return ir.Load(buffer, tuple(used))
 
         return ir.map_loads(term, replace)
 
