@@ -1,20 +1,25 @@
-"""The algorithm that a convolution is computed by: direct, or Winograd's where that costs less and is as sound.
+"""The algorithm that a convolution is computed by: direct, by regions where much of it would multiply padding, or Winograd's where that
+costs less and is as sound.
 
 Layouts and kernels must agree on it, so it depends on nothing but the shapes, the options and the target.
 """
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import product
 from math import prod
 
 from ..codegen.target import Target
 from ..ir import dtypes
-from ..ir.graph import Node
+from ..ir.graph import Node, TensorType
 from .config import NodeOptions
+from .ops.convolution import Run, runs_of
+from .ops.infer import InferContext
 from .schedule.cook_toom import CookToom, cook_toom
+from .schedule.register_blocks import Extent, tile_cycles
 from .tensor import Tensor
 
 MAX_GROWTH = 25.0
@@ -25,14 +30,19 @@ TRANSFORM_FLOPS = (24, 16)
 BYTE_FLOPS = 4
 """What reading a byte of the filters costs, in the same measure: they come from memory, once, in part while something is computed."""
 MIN_GAIN = 1.2
+MIN_REGION_GAIN = 1.1
+MAX_REGIONS = 9
+"""Each is compiled apart."""
 
 
 @dataclass(frozen=True)
 class Algorithm:
-    """``transforms``: one per spatial axis for Winograd's algorithm, none for direct convolution; ``reason`` says why."""
+    """``transforms``: one per spatial axis for Winograd's algorithm, none for direct convolution; ``reason`` says why. ``regions``: the
+    result is computed in regions that read no padding."""
 
     transforms: tuple[CookToom, ...]
     reason: str
+    regions: bool = False
 
     def overhang(self, sizes: tuple[int, ...]) -> tuple[int, ...]:
         """Elements read beyond the last window of each axis when whole tiles of results are computed; ``sizes`` are those of the result."""
@@ -42,7 +52,9 @@ class Algorithm:
 
     @property
     def title(self) -> str:
-        """``Winograd F(4, 3) x F(4, 3)``, or ``direct``."""
+        """``Winograd F(4, 3) x F(4, 3)``, ``by regions``, or ``direct``."""
+        if self.regions:
+            return "by regions"
         return f"Winograd {' x '.join(f'F({t.outputs}, {t.taps})' for t in self.transforms)}" if self.transforms else "direct"
 
 
@@ -52,7 +64,10 @@ def algorithm_of(
     """How a Conv node is computed, the layout of whose result is known."""
     refusal = _refusal(node, tensors, constants, options, target)
     if refusal:
-        return Algorithm((), refusal)
+        gain = _gain_of_regions(node, tensors, options, target)
+        if gain < MIN_REGION_GAIN:
+            return Algorithm((), refusal)
+        return Algorithm((), f"{refusal}; {gain:.1f} times as fast by regions, by estimate", regions=True)
     w, y = tensors[node.inputs[1]], tensors[node.outputs[0]]
     if options.conv != "auto":
         transforms = _transforms(int(options.conv.removeprefix("winograd")), w.shape[2:])
@@ -94,6 +109,27 @@ def _transforms(outputs: int, taps: tuple[int, ...]) -> tuple[CookToom, ...] | N
     if any(m + r > 9 for m, r in sizes) or prod(m + r - 1 for m, r in sizes) > MAX_FREQUENCIES:
         return None
     return tuple(cook_toom(m, r) for m, r in sizes)
+
+
+def _gain_of_regions(node: Node, tensors: Mapping[str, Tensor], options: NodeOptions, target: Target) -> float:
+    """How many times as fast a direct convolution is in regions, each with those taps alone that do not lie in the padding there."""
+    x, w = (tensors[name] for name in node.inputs[:2])
+    if node.op != "Conv" or w.shape[1] < target.block:
+        return 1.0
+    types = tuple(TensorType(tensors[name].dtype, tensors[name].shape) if name else None for name in node.inputs)
+    axes = runs_of(InferContext(node, types, (None,) * len(types)), tensors[node.outputs[0]].shape[2:])
+    if not 1 < prod(map(len, axes)) <= MAX_REGIONS:
+        return 1.0
+
+    def cycles(region: Sequence[Run]) -> float:
+        products = w.shape[1] * prod(run.taps for run in region)
+        tiles = tile_cycles(Extent(region[-1].count, w.shape[0], products, target.block), target, x.dtype.bits, options.tile)
+        return products * tiles * prod(run.count for run in region[:-1]) * prod(run.several for run in region)
+
+    whole = [
+        Run(0, sum(run.count * run.several for run in axis), 0, taps) for axis, taps in zip(axes, w.shape[2:], strict=True)
+    ]
+    return cycles(whole) / sum(cycles(region) for region in product(*axes))
 
 
 @cache

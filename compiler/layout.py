@@ -229,7 +229,10 @@ class _Layouts:
             return [axis.reach() for axis in axes_of(context)]
         _, dilated = kernel_extents(context)
         before, after = padding(context, self.tensors[name].shape[2:], dilated)
-        beyond = self.algorithm(group).overhang(self.tensors[node.outputs[0]].shape[2:])
+        algorithm = self.algorithm(group)
+        if algorithm.regions:
+            return [(0, 0)] * len(before)
+        beyond = algorithm.overhang(self.tensors[node.outputs[0]].shape[2:])
         return [(p, q + more) for p, q, more in zip(before, after, beyond, strict=True)]
 
     def algorithm(self, group: Group) -> Algorithm:

@@ -28,6 +28,7 @@ from .schedule.halo import zero_halo
 from .schedule.merging import merge_loops
 from .schedule.pointwise import lower_pointwise
 from .schedule.reduction import lower_reduction
+from .schedule.regions import lower_regions
 from .schedule.sliding import lower_sliding
 from .schedule.strided import strided_loops
 from .schedule.winograd import lower_winograd
@@ -90,21 +91,25 @@ class Lowering:
         return self._finish()
 
     def _reduction(self, definition: OpDef, op: Op) -> None:
-        if not definition.by_parts:
-            self._reduce(op, partial(_define, definition, op))
+        if definition.by_parts:
+            self.reduce_parts(op, definition.define(op))
             return
+        define = partial(_define, definition, op)
+        if not any(lower(self, op, define) for lower in (lower_regions, lower_sliding, lower_winograd, lower_contraction)):
+            lower_reduction(self, op, define)
+
+    def reduce_parts(self, op: Op, parts: Sequence[Part]) -> None:
+        """Each of the parts that make the output, one after the other."""
         whole = self.tensors[op.node.outputs[0]]
-        for number, part in enumerate(definition.define(op)):
+        for number, part in enumerate(parts):
             name = f"{whole.name} part {number}"
             self.parts[name] = whole.name, part
             self.tensors[name] = Tensor(name, whole.dtype, part.shape, Layout(whole.layout.block))
             with self.builder.collect() as body:
-                self._reduce(replace(op, node=op.node.replace(outputs=(name,))), part.define)
+                here = replace(op, node=op.node.replace(outputs=(name,)))
+                if not any(lower(self, here, part.define) for lower in (lower_sliding, lower_contraction)):
+                    lower_reduction(self, here, part.define)
             self.builder.body.extend(_as_task(body))
-
-    def _reduce(self, op: Op, define: Callable[..., Reduce]) -> None:
-        if not any(lower(self, op, define) for lower in (lower_sliding, lower_winograd, lower_contraction)):
-            lower_reduction(self, op, define)
 
     def _finish(self) -> Lowered:
         for name in self.group.outputs:

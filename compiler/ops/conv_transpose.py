@@ -163,7 +163,7 @@ def _part(op: Op, axes: Sequence[Axis], runs: Sequence[Phases]) -> Part:
 
 
 def _convolution(op: Op, axes: Sequence[Axis], runs: Sequence[Phases], place: Sequence[ir.Expr]) -> Reduce:
-    """One element of a grid. Channels in blocks are summed block by block, the channels of a block innermost."""
+    """One element of a grid."""
     x, w = op.input(0), op.input(1)
     (n, c), numbers, out = place[:2], place[2 : 2 + len(axes)], place[2 + len(axes) :]
     before, after = zip(*(axis.reach() for axis in axes), strict=True)
@@ -171,13 +171,11 @@ def _convolution(op: Op, axes: Sequence[Axis], runs: Sequence[Phases], place: Se
     per_group_in, per_group_out = w.sizes[0] // groups, w.sizes[1]
     group = ir.ZERO if groups == 1 else c // per_group_out
     channel = c if groups == 1 else c - group * per_group_out
-    lanes = x.block if x.block and per_group_in % x.block == 0 else 1
 
-    def term(outer: ir.Expr, *rest: ir.Expr) -> ir.Expr:
-        *taps, lane = rest
-        source = group * per_group_in + (outer * lanes + lane)
-        at = [q + run.start(i) - t * run.back for q, run, i, t in zip(out, runs, numbers, taps, strict=True)]
-        kernel = [i + run.first + t * run.step for run, i, t in zip(runs, numbers, taps, strict=True)]
+    def term(i: ir.Expr, *taps: ir.Expr) -> ir.Expr:
+        source = group * per_group_in + i
+        at = [q + run.start(number) - t * run.back for q, run, number, t in zip(out, runs, numbers, taps, strict=True)]
+        kernel = [number + run.first + t * run.step for run, number, t in zip(runs, numbers, taps, strict=True)]
         return x.padded((n, source, *at), (0, 0, *before), (0, 0, *after)) * w(source, channel, *kernel)
 
     def finish(total: ir.Expr) -> ir.Expr:
@@ -186,4 +184,4 @@ def _convolution(op: Op, axes: Sequence[Axis], runs: Sequence[Phases], place: Se
     if any(run.taps == 0 for run in runs):
         return Reduce("add", (), lambda: ir.wrap(0, x.dtype), finish)
     taps = [(f"t{i}", run.taps) for i, run in enumerate(runs)]
-    return Reduce("add", (("ci_o", per_group_in // lanes), *taps, ("ci_i", lanes)), term, finish)
+    return Reduce("add", (("ci", per_group_in), *taps), term, finish)

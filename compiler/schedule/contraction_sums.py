@@ -51,7 +51,8 @@ def _reduce_loops(reduce: Reduce, a: Contraction) -> tuple[list[ir.Var], list[ir
     loops: list[ir.Var] = []
     values: list[ir.Expr] = []
     innermost: list[ir.Var] = []
-    blocked = any(len(load.buffer.shape) == len(a.axes) + 1 and ir.is_const(load.buffer.shape[-1], block) for load in a.loads())
+    buffers = {load.buffer for load in a.loads()}
+    blocked = any(buffer in buffers and a.lowering.tensors[name].layout.block for name, buffer in a.lowering.buffers.items())
     for name, extent in reduce.axes:
         bound = ir.index(extent)
         if ir.is_const(bound, 1):

@@ -54,6 +54,15 @@ class Extent:
 
 def cover(extent: Extent, target: Target, bits: int, tile: Tile) -> tuple[ColumnBlocks, ...]:
     """Blocks of columns that cover ``extent``, what is left after whole blocks as one more; extents that ``tile`` sets are kept to."""
+    return _best(extent, target, bits, tile)[1]
+
+
+def tile_cycles(extent: Extent, target: Target, bits: int, tile: Tile) -> float:
+    """Cycles, divided by the products, of the tiles that cover ``extent``."""
+    return _best(extent, target, bits, tile)[0]
+
+
+def _best(extent: Extent, target: Target, bits: int, tile: Tile) -> tuple[float, tuple[ColumnBlocks, ...]]:
     lanes = target.lanes(bits)
     unit = max(lanes, extent.unit)
     if tile.n:
@@ -63,7 +72,7 @@ def cover(extent: Extent, target: Target, bits: int, tile: Tile) -> tuple[Column
         widths = [
             v * lanes for v in range(_WIDEST, 0, -1) if v * lanes % unit == 0 and v * lanes <= most and _most_rows(target, v)
         ]
-    return min((_covered(extent, columns, target, lanes, tile) for columns in widths or [unit]), key=lambda way: way[0])[1]
+    return min((_covered(extent, columns, target, lanes, tile) for columns in widths or [unit]), key=lambda way: way[0])
 
 
 def _covered(extent: Extent, columns: int, target: Target, lanes: int, tile: Tile) -> tuple[float, tuple[ColumnBlocks, ...]]:
