@@ -150,8 +150,11 @@ def default_directory() -> Path | None:
         return Path(chosen)
     import platformdirs
 
-    found = Path(platformdirs.user_cache_dir("loopnest"))
-    return found if found.is_absolute() else None  # "~/.cache/loopnest" as it stands, where nobody knows a home
+    try:
+        found = Path(platformdirs.user_cache_dir("loopnest"))
+    except RuntimeError:  # newer versions, where nobody knows a home
+        return None
+    return found if found.is_absolute() else None  # older ones: "~/.cache/loopnest" as it stands
 
 
 @cache

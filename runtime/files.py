@@ -28,6 +28,7 @@ FOLDERS = {"kernels": ".kernel", "weights": ".array"}
 _STALE_SECONDS = 3600
 _CLOCK_SECONDS = 60
 _LEFTOVERS = (".tmp", ".lock")
+_UNTRUSTED = "it is no directory, belongs to another user, or others may write it"
 _serial = itertools.count()
 
 
@@ -124,7 +125,7 @@ class CacheFiles:
     def _write(self, path: Path, parts: Sequence[bytes | memoryview]) -> None:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not self._trusts(path.parent):
-            raise PermissionError("it belongs to another user, or others may write it")
+            raise PermissionError(_UNTRUSTED)
         temporary = path.with_name(f"{path.stem}.{os.getpid()}.{time.time_ns()}.{next(_serial)}.tmp")
         handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o600)
         try:
@@ -160,8 +161,10 @@ class CacheFiles:
         return Claim(lock)
 
     def names(self, folder: str, *suffixes: str) -> list[str]:
-        """The files of a folder, in no particular order."""
+        """The files of a folder, in no particular order; none of a folder that is not trusted, so that nothing is removed there."""
         suffixes = suffixes or (FOLDERS[folder],)
+        if not self._trusts(self.root / folder):
+            return []
         try:
             return [f"{folder}/{entry.name}" for entry in os.scandir(self.root / folder) if entry.name.endswith(suffixes)]
         except OSError:
@@ -183,7 +186,10 @@ class CacheFiles:
         abandoned. Returns the bytes removed."""
         max_bytes = self.max_bytes if max_bytes is None else max_bytes
         before = time.time() - _STALE_SECONDS
-        removed = sum(_remove(self.root / file.name, file.nbytes) for file in self.statuses(*_LEFTOVERS) if file.used < before)
+        left = self.statuses(
+            *_LEFTOVERS
+        )  # one of the future may be in use: the clock was set back, or that of a file server is ahead
+        removed = sum(_remove(self.root / file.name, file.nbytes) for file in left if 0 < file.used < before)
         files = self.statuses()
         total = sum(file.nbytes for file in files)
         excess = total - max_bytes * 9 // 10 if total > max_bytes else 0
@@ -199,17 +205,17 @@ class CacheFiles:
         return sum(_remove(self.root / file.name, file.nbytes) for file in (*self.statuses(), *self.statuses(*_LEFTOVERS)))
 
     def _trusts(self, folder: Path) -> bool:
-        """Whether this user alone can put files into ``folder``; true of one that does not exist."""
+        """Whether ``folder`` is a directory, no link to one, into which this user alone can put files; true of one that does not exist."""
         known = self._trusted.get(folder.name)
         if known is None:
             try:
-                status = folder.stat()
+                status = folder.lstat()
             except OSError:
                 return True
-            known = not hasattr(os, "geteuid") or (status.st_uid == os.geteuid() and not status.st_mode & 0o022)
-            self._trusted[folder.name] = known
+            own = not hasattr(os, "geteuid") or (status.st_uid == os.geteuid() and not status.st_mode & 0o022)
+            known = self._trusted[folder.name] = own and stat.S_ISDIR(status.st_mode)
         if not known:
-            self.warn("folder", f"{folder} is not used: it belongs to another user, or others may write it")
+            self.warn("folder", f"{folder} is not used: {_UNTRUSTED}")
         return known
 
     def warn(self, kind: str, message: str) -> None:
