@@ -119,6 +119,13 @@ def test_between_convolutions(size: int, dilation: int, channels: tuple[int, int
     np.testing.assert_array_equal(one, two)
 
 
+@pytest.mark.parametrize(("size", "kernel"), [(6, 5), (14, 5), (7, 7)])
+def test_without_dilations(size: int, kernel: int) -> None:
+    """Regions of one place each, of which two that are alike are the rows of one tile."""
+    attributes = {"pads": [kernel // 2] * 4}
+    dilated((64, 64, 1), {"sizes": [size, size], "kernel": [kernel, kernel], "attributes": attributes}, 1, True)
+
+
 def choice(size: int, dilation: int, inputs: int = 64, pad: int | None = None) -> Algorithm:
     pad = dilation if pad is None else pad
     node = Node("Conv", ("x", "w"), ("y",), {"dilations": (dilation,) * 2, "pads": (pad,) * 4})

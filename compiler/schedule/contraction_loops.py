@@ -206,7 +206,8 @@ class _Emission:
 
         parts: list[PartAhead] = []
         if share is not None and (self.sum.parts or isinstance(self.block, ir.Var)):
-            weights = [e for e in loads if e.buffer in self.weights and e.index[-1] is self.column and self.sum.length is None]
+            common = [e for e in loads if e.buffer in self.weights and not depends(e, row)]
+            weights = [e for e in common if e.index[-1] is self.column and self.sum.length is None]
             parts = [PartAhead(load, (*loops, self.column), share, self._shares()) for load in weights]
         for part in parts:
             part.before(b)
