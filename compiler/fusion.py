@@ -42,7 +42,7 @@ class _Fusion:
                 continue
             group = [node]
             self._take(node)
-            if definition_of(node).epilogue:
+            if definition_of(node).epilogue and not self._joined_in_place(node):
                 self._epilogue(group)
             takes = definition_of(node).prologue or definition_of(node).moves
             if takes and not (len(group) == 1 and self._only_places(node)):
@@ -117,6 +117,11 @@ class _Fusion:
             return False
         shape = self._shape(node.outputs[0])
         return prod(shape[: int(node.attrs.get("axis", 0)) % len(shape)]) == 1  # type: ignore[arg-type]
+
+    def _joined_in_place(self, node: Node) -> bool:
+        """Whether a Concat is of results of other groups, which write them where they are joined: reading them there costs nothing."""
+        made = [self.producers.get(name) for name in node.inputs]
+        return node.op == "Concat" and self._only_places(node) and all(maker is not None and self._has(maker) for maker in made)
 
     def _shape(self, name: str) -> tuple[int, ...]:
         kind = self.graph.types[name]

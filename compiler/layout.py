@@ -24,6 +24,7 @@ from .ops.concat import split_sizes
 from .ops.conv_transpose import axes_of
 from .ops.convolution import kernel_extents, padding
 from .ops.infer import InferContext
+from .ops.reduce import reduced_axes
 from .ops.registry import lookup
 from .tensor import PLAIN, Layout, Tensor
 
@@ -125,9 +126,23 @@ class _Layouts:
             if node.op in CONVOLUTIONS:
                 if len(node.inputs) > 2 and node.inputs[2] and node.inputs[2] not in self.constants:
                     return False
-            elif node.op not in POOLING and (definition is None or definition.kind != "pointwise"):
+            elif not self.pools(node) and (definition is None or definition.kind != "pointwise"):
                 return False
         return True
+
+    def pools(self, node: Node) -> bool:
+        """Whether a node reduces each channel by itself, to an image or to one element."""
+        if node.op in POOLING:
+            return True
+        if not node.op.startswith("Reduce") or node.op == "ReduceLogSumExp" or node.attrs.get("keepdims", 1) != 1:
+            return False
+        values = tuple(self.constants.get(name) for name in node.inputs)
+        rank = len(self.tensors[node.inputs[0]].shape)
+        return rank >= 3 and reduced_axes(self.shapes(node, values)) == tuple(range(2, rank))
+
+    def shapes(self, node: Node, values: tuple[np.ndarray | None, ...] = ()) -> _Shapes:
+        """What shape inference of a node would see."""
+        return _Shapes(node, tuple(None for _ in node.inputs), values, self.tensors)
 
     def conv_blocks(self, node: Node) -> bool:
         w = self.tensors[node.inputs[1]]
@@ -141,7 +156,7 @@ class _Layouts:
         """Whether every node of a group reads and writes by logical index only, without mixing channels across blocks."""
         for node in group.nodes:
             definition = lookup(node.domain, node.op)
-            if node.op in POOLING or (node.op in CHANNEL_MOVES and node is group.anchor):
+            if self.pools(node) or (node.op in CHANNEL_MOVES and node is group.anchor):
                 if node.op == "MaxPool" and len(node.outputs) > 1 and node.outputs[1]:
                     return False
                 continue
@@ -162,7 +177,7 @@ class _Layouts:
         channels = [shape[1] for shape in shapes]
         if node.op == "Split":
             values = tuple(self.constants.get(name) for name in node.inputs)
-            channels += split_sizes(_Shapes(node, tuple(None for _ in values), values, self.tensors))
+            channels += split_sizes(self.shapes(node, values))
         return all(count % self.block == 0 for count in channels)
 
     def moved(self, node: Node) -> tuple[str, ...]:
@@ -223,8 +238,7 @@ class _Layouts:
         node = group.anchor
         if node.op not in CONVOLUTIONS or name != node.inputs[0] or name in node.inputs[1:]:
             return None
-        types = tuple(None for _ in node.inputs)
-        context = _Shapes(node, types, (), self.tensors)
+        context = self.shapes(node)
         if node.op == "ConvTranspose":
             return [axis.reach() for axis in axes_of(context)]
         _, dilated = kernel_extents(context)

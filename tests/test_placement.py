@@ -24,9 +24,10 @@ def steps(
     feeds: dict[str, np.ndarray],
     constants: dict[str, np.ndarray],
     outputs: Sequence[str] = ("y",),
+    opset: int = 17,
 ) -> list[str]:
     """The operators that run. Two runs on one and two threads agree with ONNX Runtime."""
-    model = make_model(nodes, {name: list(array.shape) for name, array in feeds.items()}, outputs, constants)
+    model = make_model(nodes, {name: list(array.shape) for name, array in feeds.items()}, outputs, constants, opset=opset)
     expected = onnxruntime(model, feeds)
     for threads in (1, 2):
         f = loopnest.compile(model, threads=threads)

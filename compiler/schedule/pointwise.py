@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def lower_pointwise(lowering: Lowering, root: str) -> bool:
-    """Lowers a group of pointwise nodes; False where an operand's memory does not follow the output's axes."""
+    """Lowers a group of pointwise nodes; False where an operand's memory does not follow the output's axes, or not in their order."""
     out = lowering.tensors[root]
     names = [n for n in lowering.group.inputs if lowering.scalar(n) is None]
     found = {name: operand_strides(lowering.tensors[name], out) for name in names}
@@ -26,6 +26,8 @@ def lower_pointwise(lowering: Lowering, root: str) -> bool:
     if len(strides) != len(found):
         return False
     extents, merged = merge_axes(out.inner, list(strides.values()))
+    if any(_transposed(extents, steps) for steps in merged):
+        return False
     keep_block = bool(out.layout.block) and extents[-1] == out.layout.block
     shape = tuple(ir.Const(e) if keep_block and i == len(extents) - 1 else lowering.extents(e) for i, e in enumerate(extents))
     for name, steps in zip(strides, merged, strict=True):
@@ -85,6 +87,11 @@ def operand_strides(tensor: Tensor, out: Tensor) -> tuple[int, ...] | None:
     if c and out.shape[1] % block:
         return None
     return (n, c * block, *rest, c)
+
+
+def _transposed(extents: list[int], steps: list[int]) -> bool:
+    """Whether an operand jumps along the last axis and is contiguous along another: it is better read in blocks (see ``strided``)."""
+    return steps[-1] > 1 and any(step == 1 and extent > 1 for step, extent in zip(steps, extents, strict=True))
 
 
 def merge_axes(extents: tuple[int, ...], strides: list[tuple[int, ...]]) -> tuple[list[int], list[list[int]]]:

@@ -185,7 +185,7 @@ class _Schedule:
 
     def blocked(self, vector: ir.Var, partner: ir.Var) -> ir.Body:
         """Blocks of one cache line by one cache line; whole ones with constant extents, those at the border with what is left."""
-        side = max(8, LINE // max(a.buffer.dtype.itemsize for a in self.accesses))
+        line = max(8, LINE // max(a.buffer.dtype.itemsize for a in self.accesses))
         rest = [v for v in self.loops if v not in (vector, partner)]
         blocks: list[ir.Var] = []
         starts: dict[ir.Var, ir.Expr] = {}
@@ -193,7 +193,8 @@ class _Schedule:
         whole: ir.Expr = ir.TRUE
         for var in (vector, partner) if self.reads_in_order(vector, partner) else (partner, vector):
             assert var.extent is not None
-            if isinstance(var.extent, ir.Const) and ir.hint(var.extent) <= side:
+            side = _side(ir.hint(var.extent), line)
+            if isinstance(var.extent, ir.Const) and ir.hint(var.extent) <= line:
                 starts[var], sides[var] = ir.ZERO, var.extent
                 continue
             block = ir.Var(f"{var.name}_block", extent=ir.floordiv(var.extent + (side - 1), ir.Const(side)))
@@ -251,6 +252,11 @@ class _Schedule:
             if tasks >= TASKS or below < 2 * GRAIN:
                 return [Loop(p.var, p.extent, "parallel") for p in loops[: i + 1]], loops[i + 1 :]
         return [Loop(p.var, p.extent, "parallel") for p in loops], []
+
+
+def _side(extent: int, line: int) -> int:
+    """The side of blocks, one line or half of it: that of which whole ones cover more of ``extent``."""
+    return max((line, max(8, line // 2)), key=lambda side: extent // side * side)
 
 
 def _chunked(loop: Loop, body: ir.Body) -> ir.Body:
