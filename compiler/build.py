@@ -10,8 +10,6 @@ import numpy as np
 
 from ..ir.errors import InputError
 from ..ir.graph import Dim, Graph, TensorType
-from ..runtime.buffers import Workspaces
-from ..runtime.compile_report import CompileReport
 from ..runtime.model import CompiledModel, Runner
 from ..runtime.plan_data import Interface
 from ..runtime.program import TensorSpec
@@ -26,13 +24,10 @@ from .setup import Setup
 from .staged import Stage, StagedGraph
 
 
-def read(
-    model: Model, setup: Setup, shapes: Shapes, report: CompileReport, workspaces: Workspaces
-) -> tuple[Interface, StagedGraph]:
+def read(model: Model, engine: Engine, shapes: Shapes) -> tuple[Interface, StagedGraph]:
     """The interface of ``model``, and its graph, optimized. Raises what ``loopnest.compile`` raises."""
-    engine = make_engine(setup, Dump(), report, workspaces)
-    with progress.measuring(report):
-        return optimized(_imported(model, setup.config, shapes), engine)
+    with progress.measuring(engine.kernels.report):
+        return optimized(_imported(model, engine.config, shapes), engine)
 
 
 def optimized(graph: Graph, engine: Engine) -> tuple[Interface, StagedGraph]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import json
 import os
 import tomllib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -168,7 +169,7 @@ class Config(NodeOptions):
     threads: int | None = _option(
         None, integer(1, 1024, optional=True), "none", "worker threads; unset: the CPUs this process may use"
     )
-    cache: bool = _option(True, FLAG, "none", "keep compiled kernels and packed weights on disk")
+    cache: bool = _option(True, FLAG, "none", "keep compiled kernels, packed weights and plans on disk")
     cache_dir: str | None = _option(
         None,
         Rule("a path", _parse_path),
@@ -182,10 +183,16 @@ class Config(NodeOptions):
         "about as much is kept there; what was used longest ago goes first",
     )
     dump: str | None = _option(
-        None, Rule("a path", _parse_path), "none", "directory that every stage is written to; unset: `LOOPNEST_DUMP`"
+        None,
+        Rule("a path", _parse_path),
+        "none",
+        "directory that every stage is written to, of plans that are made anew; unset: `LOOPNEST_DUMP`",
     )
     verify: bool = _option(
-        False, FLAG, "none", "check the graph after every pass, and every loop nest (slow); also when `LOOPNEST_VERIFY` is 1"
+        False,
+        FLAG,
+        "none",
+        "check the graph after every pass, and every loop nest, of plans that are made anew (slow); also when `LOOPNEST_VERIFY` is 1",
     )
     op: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, hash=False)
     node: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, hash=False)
@@ -214,6 +221,13 @@ class Config(NodeOptions):
             for name in overrides:
                 if name not in known:
                     raise ConfigError(_unknown(f'{scope}."{name}"', scope, [f'{scope}."{n}"' for n in known if n]))
+
+    @property
+    def decisive(self) -> str:
+        """The options that change a plan or a kernel, those of operator types and nodes included: equal for two configs that compile any
+        model to the same."""
+        decide = {spec.name: getattr(self, spec.name) for spec, _ in _options(Config) if spec.metadata["effect"] != "none"}
+        return json.dumps({**decide, "op": self.op, "node": self.node}, default=dataclasses.asdict, sort_keys=True)
 
     @property
     def dump_directory(self) -> Path | None:
@@ -330,7 +344,8 @@ An unknown key, operator type or node name is an error that names the nearest kn
 one (a BatchNormalization into its Conv) has no kernel that its options could change.
 
 "Changes" says what an option acts on: kernels (another tile is another kernel, found in the cache by its source and its target), only
-the plan (which kernels run on what), or nothing that is computed.
+the plan (which kernels run on what), or nothing that is computed. Plans on disk are found by the options that
+change kernels or the plan, beside the model and the target, and by no other.
 
 """
 

@@ -28,11 +28,12 @@ class Engine:
     kernels: Kernels
     dump: Dump
     workspaces: Workspaces = field(default_factory=Workspaces)
+    arrays: ArrayCache | None = None
     packs: PackedConstants = field(init=False)
 
     def __post_init__(self) -> None:
         files = self.kernels.cache.files if self.kernels.cache else None
-        self.packs = PackedConstants(ArrayCache(files) if files else None)
+        self.packs = PackedConstants(self.arrays or (ArrayCache(files) if files else None))
 
     @property
     def target(self) -> Target:
@@ -75,10 +76,14 @@ class Engine:
 
 
 def make_engine(
-    setup: Setup, dump: Dump | None = None, report: CompileReport | None = None, workspaces: Workspaces | None = None
+    setup: Setup,
+    dump: Dump | None = None,
+    report: CompileReport | None = None,
+    workspaces: Workspaces | None = None,
+    arrays: ArrayCache | None = None,
 ) -> Engine:
-    """What turns graphs into executables."""
+    """What turns graphs into executables; what is given is shared with plans that come from elsewhere."""
     dump = dump or Dump()
     dump.directory = dump.directory or setup.config.dump_directory
     kernels = Kernels(setup.cache, setup.target, report or CompileReport())
-    return Engine(setup, kernels, dump, workspaces or Workspaces())
+    return Engine(setup, kernels, dump, workspaces or Workspaces(), arrays)

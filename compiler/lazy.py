@@ -10,33 +10,38 @@ imports the frontend and the compiler when it is first asked for a plan.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..ir.errors import ModelError
 from ..runtime.buffers import Workspaces
 from ..runtime.compile_report import CompileReport
-from ..runtime.model import CompiledModel, Planner, Runner
+from ..runtime.direct import Direct
+from ..runtime.linker import link
+from ..runtime.model import CompiledModel, Planner, Runner, key_of
 from ..runtime.plan_data import Interface
+from ..runtime.plans import KeptPlan
 from ..runtime.program import TensorSpec
 from . import progress
+from .kept import KeptModel, Shapes
 from .setup import Setup
 
 if TYPE_CHECKING:
     from .frontend.reading import Model
     from .staged import StagedGraph
 
-Shapes = Mapping[str, Sequence[int]]
-
 
 @dataclass
 class LazyPlanner:
-    """Makes the plans of ``model`` (a path, serialized bytes or a ``ModelProto``) with the dims of inputs that ``shapes`` fixes.
+    """Makes the plans of ``model`` (a path, serialized bytes or a ``ModelProto``) with the dims of inputs that ``shapes`` fixes, or finds
+    them in the cache on disk.
 
     Called by one thread at a time, as ``CompiledModel`` does. ``report`` and ``workspaces`` are shared with plans that come from
-    elsewhere. Reading the model raises what ``loopnest.compile`` raises.
+    elsewhere. Reading the model raises what ``loopnest.compile`` raises, and ``ModelError`` where it is no longer what the cache has plans
+    of.
     """
 
     model: Model
@@ -44,26 +49,78 @@ class LazyPlanner:
     shapes: Shapes = field(default_factory=dict[str, Sequence[int]])
     report: CompileReport = field(default_factory=CompileReport)
     workspaces: Workspaces = field(default_factory=Workspaces)
-    _read: tuple[Interface, StagedGraph] | None = None
+    _kept: KeptModel | None = None
+    _interface: Interface | None = None
+    _staged: StagedGraph | None = None
 
     @property
     def interface(self) -> Interface:
-        """What the model takes and gives; it is read for that."""
-        return self._graph()[0]
+        """What the model takes and gives; it is read for that where the cache does not know."""
+        if self._interface is None:
+            self._kept = KeptModel.of(self.model, self.setup, self.shapes)
+            if self._kept is not None:
+                with progress.measuring(self.report), progress.stage("cache", quiet=True):
+                    self._interface = self._kept.interface()
+            if self._interface is None:
+                return self._read()[0]
+            assert self._kept is not None
+            self.model = self._kept.content.source
+        return self._interface
 
     def __call__(self, values: tuple[Any, ...]) -> Runner:
         """The plan for checked inputs."""
-        staged = self._graph()[1]
+        interface = self.interface
+        key = key_of(values, interface.value_inputs)
+        if self._kept is not None:
+            with progress.measuring(self.report), progress.stage("cache", quiet=True):
+                found = self._kept.plan(key, interface)
+            if found is not None:
+                return self._bound(found)
+        staged = self._staged or self._read()[1]
         from .staged import Stage
 
-        return Stage.make(staged, values).runner
+        runner = Stage.make(staged, values).runner
+        if self._kept is not None and isinstance(runner, Direct):
+            with progress.measuring(self.report), progress.stage("cache", quiet=True):
+                self._kept.keep_plan(key, runner)
+        return runner
 
-    def _graph(self) -> tuple[Interface, StagedGraph]:
-        if self._read is None:
-            from .build import read
+    def _bound(self, found: KeptPlan) -> Direct:
+        """A plan of the cache, ready to run."""
+        self.report.add(found=len(found.kernels))
+        with progress.measuring(self.report), progress.stage("link", quiet=True):
+            linked = link({digest: (entry.object_code, entry.symbol) for digest, entry in found.kernels.items()})
+            return found.data.runnable(
+                linked.addresses, found.constants, self.setup.threads, workspaces=self.workspaces, keep=linked
+            )
 
-            self._read = read(self.model, self.setup, self.shapes, self.report, self.workspaces)
-        return self._read
+    def _read(self) -> tuple[Interface, StagedGraph]:
+        """Reads the model, for good."""
+        from .build import read
+        from .engine import make_engine
+        from .frontend.tensors import noting_files
+
+        known, kept, files = self._interface, self._kept, dict[str, None]()
+
+        def note(name: str) -> None:
+            files[name] = None
+            if kept is not None:
+                kept.content.note(name)
+
+        engine = make_engine(self.setup, None, self.report, self.workspaces, kept and kept.arrays)
+        with noting_files(note):
+            interface, staged = read(self.model, engine, self.shapes)
+        if kept is not None and not kept.content.is_unchanged():
+            if known is not None:
+                raise ModelError(f"{self.model!r} is not the model any more that it was when it was compiled: compile it again")
+            self._kept = None
+        elif kept is not None and known is None:
+            with progress.measuring(self.report), progress.stage("cache", quiet=True):
+                kept.keep_interface(interface, tuple(files))
+        if kept is not None:
+            kept.content.forget()
+        self._interface, self._staged, self.model = known or interface, staged, b""
+        return interface, staged
 
 
 def callable_of(interface: Interface, planner: Planner, setup: Setup, report: CompileReport) -> CompiledModel:

@@ -15,12 +15,9 @@ from numpy.lib.stride_tricks import as_strided
 
 from ..ir import dtypes
 from ..ir import loops as ir
-from ..runtime.arrays import ArrayCache, bytes_of
+from ..runtime.arrays import MAPPED_BYTES, ArrayCache, bytes_of
 from ..runtime.buffers import aligned_empty
 from ..runtime.cache import CacheKey, source_fingerprint
-
-MAPPED_BYTES = 1 << 16
-"""A smaller packed constant is not worth a file."""
 
 
 def pack(array: np.ndarray, index: Sequence[ir.Expr], order: Sequence[ir.Var]) -> np.ndarray:

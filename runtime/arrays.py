@@ -18,38 +18,47 @@ from .files import CacheFiles, Damaged
 from .records import MALFORMED, CacheKey, Form
 
 PAGE = 4096
+MAPPED_BYTES = 1 << 16
+"""A smaller constant is not worth a file."""
 _FORM = Form(b"LOOPNEST ARRAY 1", "array", PAGE)
 
 
 class ArrayCache:
-    """The arrays of one model by key, mapped from ``files``. Of a model that is larger than half of the cache, the arrays that come first
-    are in it, so that they do not displace each other at each start."""
+    """The arrays of one model by key, mapped from ``files``, each once. Of a model that is larger than half of the cache, the arrays that
+    come first are in it, so that they do not displace each other at each start."""
 
     def __init__(self, files: CacheFiles) -> None:
         self.files = files
-        self._mapped = 0
-        self._keys: dict[int, tuple[CacheKey, np.ndarray]] = {}
+        self._nbytes = 0
+        self._mapped: dict[CacheKey, np.ndarray] = {}
+        self._keys: dict[int, CacheKey] = {}  # by address
 
     def get(self, key: CacheKey, nbytes: int) -> np.ndarray | None:
         """The array of ``nbytes`` stored under ``key``, C-contiguous, read-only and on a page boundary; None when there is none."""
-        if self._mapped + nbytes > self.files.max_bytes // 2:
-            return None
-        found = self.files.read(_name(key), lambda file: _map(key, file))
+        found = self._mapped.get(key)
+        if found is not None or not self.has_room(nbytes):
+            return found
+        found = self.files.read(_name(key), lambda file: _map(key, nbytes, file))
         if found is not None:
-            self._mapped += found.nbytes
-            self._keys[address_of(found)] = key, found
+            self._nbytes += found.nbytes
+            self._keys[address_of(found)] = key
+            self._mapped[key] = found
         return found
 
     def put(self, key: CacheKey, array: np.ndarray) -> np.ndarray | None:
         """Stores an array and maps it; None when that cannot be done."""
-        if self._mapped + array.nbytes > self.files.max_bytes // 2 or not self.files.write(_name(key), _encode(key, array)):
+        if not self.has_room(array.nbytes) or not self.files.write(_name(key), _encode(key, array)):
             return None
         return self.get(key, array.nbytes)
 
+    def has_room(self, nbytes: int) -> bool:
+        """Whether so much more of this model belongs into the cache."""
+        return self._nbytes + nbytes <= self.files.max_bytes // 2
+
     def key_of(self, array: np.ndarray) -> CacheKey | None:
         """The key of an array that is mapped, given all of its memory; None for any other."""
-        key, mapped = self._keys.get(address_of(array), (None, array))
-        return key if mapped.nbytes == array.nbytes else None
+        key = self._keys.get(address_of(array))
+        return key if key is not None and self._mapped[key].nbytes == array.nbytes else None
 
 
 def _name(key: CacheKey) -> str:
@@ -66,7 +75,7 @@ def _encode(key: CacheKey, array: np.ndarray) -> list[bytes | memoryview]:
     return _FORM.encode(key, fields, [bytes_of(array)])
 
 
-def _map(key: CacheKey, file: BinaryIO) -> np.ndarray:
+def _map(key: CacheKey, nbytes: int, file: BinaryIO) -> np.ndarray:
     try:
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except ValueError:
@@ -77,6 +86,6 @@ def _map(key: CacheKey, file: BinaryIO) -> np.ndarray:
         shape = tuple(map(int, record.fields["shape"]))
     except MALFORMED as error:
         raise Damaged(f"its header is malformed: {error!r}") from None
-    if prod(shape) * dtype.itemsize != len(mapped) - record.body or len(mapped) <= record.body:
+    if not prod(shape) * dtype.itemsize == nbytes == len(mapped) - record.body:
         raise Damaged("its size does not match its header")
     return np.ndarray(shape, dtype, mapped, record.body)

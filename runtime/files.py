@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from filelock import BaseFileLock
 
 T = TypeVar("T")
-FOLDERS = {"kernels": ".kernel", "weights": ".array"}
+FOLDERS = {"kernels": ".kernel", "weights": ".array", "plans": ".plan"}
 """What a cache directory holds, and how the names of files in each folder end."""
 _STALE_SECONDS = 3600
 _CLOCK_SECONDS = 60

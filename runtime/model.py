@@ -55,6 +55,12 @@ Key: TypeAlias = "tuple[tuple[int, ...] | bytes | type, ...]"
 """Which plan inputs need: for each its shape (its Python type when it is no array), then the bytes of those whose values decide."""
 
 
+def key_of(arrays: Sequence[Value], value_inputs: Sequence[int]) -> Key:
+    """Which plan checked inputs need."""
+    key: Key = tuple([array.shape if type(array) is np.ndarray else type(array) for array in arrays])
+    return key + tuple([arrays[index].tobytes() for index in value_inputs]) if value_inputs else key
+
+
 class CompiledModel:
     """A compiled model: ``f(x)``, ``f(input=x)`` or ``f.run(["probs"], {"input": x})``. Safe to call from many threads.
 
@@ -219,9 +225,7 @@ class CompiledModel:
         return results[0] if len(self.outputs) == 1 else tuple(results)
 
     def _found(self, arrays: Sequence[Value]) -> tuple[Runner, Entry]:
-        key: Key = tuple([array.shape if type(array) is np.ndarray else type(array) for array in arrays])
-        if self.value_inputs:
-            key += tuple([arrays[index].tobytes() for index in self.value_inputs])
+        key = key_of(arrays, self.value_inputs)
         found = self._runners.get(key)
         if found is None:
             return self._plan(key, arrays)

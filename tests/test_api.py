@@ -113,6 +113,17 @@ def test_an_option_changes_what_it_declares(name: str, tmp_path: Path) -> None:
         assert set(after.kernels) != set(before.kernels)
 
 
+@pytest.mark.parametrize("name", OPTIONS)
+def test_an_option_is_in_the_key_of_plans_if_it_changes_them(name: str) -> None:
+    """So are the same options of an operator type, or of a node, where they can be."""
+    record, _, field = name.rpartition(".")
+    effect = next(spec.metadata["effect"] for spec in fields(Tile if record else Config) if spec.name == field)
+    assert (Config(**OPTIONS[name]).decisive != Config().decisive) == (effect != "none")
+    if (record or field) in {spec.name for spec in fields(NodeOptions)}:
+        keys = [Config(**scope).decisive for scope in ({}, {"op": {"Conv": OPTIONS[name]}}, {"node": {"first": OPTIONS[name]}})]
+        assert len(set(keys)) == 3
+
+
 def test_opt_levels() -> None:
     programs = [program(loopnest.compile(network(), config={"opt_level": level})) for level in range(4)]
     assert titles(programs[0]) == ["Conv", "BatchNormalization", "Relu", "Identity", "Conv", "Add", "Relu"]
@@ -296,7 +307,7 @@ def test_a_group_that_cannot_be_lowered_is_named(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr("loopnest.compiler.lowering.Lowering.lower", fail)
     with pytest.raises(loopnest.LoopnestError, match="Add of add cannot be lowered: KeyError: 'axis'"):
-        loopnest.compile(doubled(3))
+        loopnest.compile(doubled(3), config={"cache": False})
 
 
 def test_kernels_are_compiled_once(tmp_path: Path) -> None:
@@ -368,11 +379,11 @@ def test_a_model_of_fixed_shapes_lets_go_of_its_graph() -> None:
     weight = values(16, 16)
     model = make_model([make_node("MatMul", ["x", "w"], ["y"])], {"x": ("N", 16)}, ["y"], {"w": weight})
     before = graphs_alive()
-    f = loopnest.compile(model, shapes={"x": (3, 16)})
+    f = loopnest.compile(model, shapes={"x": (3, 16)}, config={"cache": False})
     x = values(3, 16, seed=1)
     np.testing.assert_allclose(f(x), x @ weight, rtol=1e-5, atol=1e-5)
     assert graphs_alive() == before
-    g = loopnest.compile(model)
+    g = loopnest.compile(model, config={"cache": False})
     assert graphs_alive() > before
     np.testing.assert_allclose(g(x), x @ weight, rtol=1e-5, atol=1e-5)
     with pytest.raises(InputError, match="extent 4 in dim 0"):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,19 @@ from ...ir.errors import ModelError
 
 MAX_TENSOR_BYTES = 2**40
 """What no tensor of a sane model reaches; dims beyond it are taken for damage."""
+
+
+_note: ContextVar[Callable[[str], None] | None] = ContextVar("loopnest_external_files", default=None)
+
+
+@contextmanager
+def noting_files(note: Callable[[str], None]) -> Generator[None]:
+    """Calls ``note`` with the name of every file that tensors refer to, before it is read."""
+    token = _note.set(note)
+    try:
+        yield
+    finally:
+        _note.reset(token)
 
 
 def to_array(tensor: onnx.TensorProto, folder: Path | None, raw: np.ndarray | None = None) -> np.ndarray:
@@ -135,6 +150,9 @@ def _map_external(tensor: onnx.TensorProto, folder: Path | None, nbytes: int) ->
     length = _external_number(tensor.name, entries, "length", nbytes)
     if length != nbytes:
         raise ModelError(f"tensor {tensor.name!r} needs {nbytes} bytes but its external data is {length} bytes long")
+    note = _note.get()
+    if note is not None:
+        note(entries["location"])
     size = path.stat().st_size
     if offset + length > size:
         raise ModelError(

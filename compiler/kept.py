@@ -1,0 +1,123 @@
+"""One model in the cache of plans: what its entries depend on, and when there can be any.
+
+An entry depends on the content of the model and of the files that it refers to, the dims that the user fixes, the options that change a
+plan, the target with its cache sizes, loopnest's own sources, and the versions of the packages that compute or compile.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..runtime.arrays import ArrayCache
+from ..runtime.cache import source_fingerprint
+from ..runtime.direct import Direct
+from ..runtime.model import Key
+from ..runtime.plan_data import Interface, PlanData
+from ..runtime.plans import KeptInterface, KeptPlan, PlanCache
+from ..runtime.records import CacheKey
+from ..runtime.versions import version_of
+from .content import Content
+from .setup import Setup
+
+if TYPE_CHECKING:
+    from .frontend.reading import Model
+
+Shapes = Mapping[str, Sequence[int]]
+SOURCES = ("codegen/**/*.py", "compiler/**/*.py", "ir/*.py", "runtime/*.py")
+PACKAGES = ("llvmlite", "numba", "numpy", "onnx", "ml_dtypes")
+
+
+class KeptModel:
+    """What the cache has of one model, for one setup and the dims that the user fixed; where plans of it are put."""
+
+    def __init__(self, content: Content, setup: Setup, shapes: Mapping[str, Sequence[int]], plans: PlanCache) -> None:
+        self.content = content
+        self.arrays = ArrayCache(plans.files)
+        self._plans = plans
+        self._setup = setup
+        self._shapes = shapes
+        self._files: Mapping[str, str] = {}
+
+    @staticmethod
+    def of(model: Model, setup: Setup, shapes: Shapes) -> KeptModel | None:
+        """None where nothing is kept: there is no cache, stages are to be seen or verified, or the model cannot be read."""
+        cache, config = setup.cache, setup.config
+        if cache is None or cache.files is None or config.verifies or config.dump_directory is not None:
+            return None
+        extents = _extents(shapes)
+        content = None if extents is None else Content.of(model)
+        if content is None or extents is None:
+            return None
+        return KeptModel(content, setup, extents, PlanCache(cache, cache.files))
+
+    def interface(self) -> Interface | None:
+        """What the model takes and gives, if the cache knows."""
+        key = self._key()
+        found = None if key is None else self._plans.interface(key)
+        if found is None or self.content.external(found.files) != found.files:
+            return None
+        self._files = found.files
+        return found.interface
+
+    def keep_interface(self, interface: Interface, external: Sequence[str]) -> None:
+        """Stores it; ``external`` are the files that the model refers to, by the names that it calls them by."""
+        key, files = self._key(), self.content.external(external)
+        if key is not None and files is not None and self.content.is_unchanged():
+            self._files = files
+            self._plans.put_interface(key, KeptInterface(interface, files))
+
+    def plan(self, key: Key, interface: Interface) -> KeptPlan | None:
+        """The plan for inputs of this key, if the cache has it."""
+        plan_key = self.plan_key(key)
+        found = None if plan_key is None else self._plans.plan(plan_key, self.arrays)
+        try:
+            if found is not None:
+                found.data.check(interface.inputs, interface.outputs, interface.value_inputs)
+        except (ValueError, IndexError):
+            return None
+        return found
+
+    def keep_plan(self, key: Key, runner: Direct) -> None:
+        """Stores a plan that was made."""
+        plan_key = self.plan_key(key)
+        if plan_key is not None and self.content.is_unchanged():
+            native = runner.native
+            self._plans.put(plan_key, PlanData(key, runner.picks, native.program), native.constants, self.arrays)
+
+    def plan_key(self, key: Key) -> CacheKey | None:
+        """What a plan for inputs of this key depends on; None where that cannot be said."""
+        model = self._key()
+        if model is None or any(isinstance(part, type) for part in key):
+            return None
+        inputs = [part.hex() if isinstance(part, bytes) else part for part in key]
+        return CacheKey((*model.parts, ("files", json.dumps(self._files, sort_keys=True)), ("inputs", json.dumps(inputs))))
+
+    def _key(self) -> CacheKey | None:
+        digest = self.content.digest
+        if digest is None:
+            return None
+        return CacheKey(
+            (
+                ("loopnest", source_fingerprint(patterns=SOURCES)),
+                ("packages", ", ".join(f"{package} {version_of(package)}" for package in PACKAGES)),
+                ("target", json.dumps(asdict(self._setup.target))),
+                ("options", self._setup.config.decisive),
+                ("model", digest),
+                ("shapes", json.dumps(self._shapes, sort_keys=True)),
+            )
+        )
+
+
+def _extents(shapes: Any) -> Mapping[str, Sequence[int]] | None:
+    """``shapes`` as plain numbers; None for what is no shapes."""
+    try:
+        if not all(isinstance(extent, int | np.integer) for shape in shapes.values() for extent in shape):
+            return None
+        return {str(name): [int(extent) for extent in shape] for name, shape in shapes.items()}
+    except (TypeError, AttributeError):
+        return None

@@ -1,0 +1,176 @@
+"""Plans on disk, for processes that run a model which was planned before: neither onnx nor a compiler nor the model is needed then.
+
+Two kinds of records (``records.py``): the interface of a model, and a plan with its small constants. Kernels and large constants are files
+of their own (``cache.py``, ``arrays.py``), which plans refer to; a plan of which something is gone is as good as gone itself.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from ..ir.errors import VerificationError
+from .arrays import MAPPED_BYTES, ArrayCache, bytes_of
+from .buffers import aligned, aligned_empty
+from .cache import CacheEntry, KernelCache
+from .files import CacheFiles, Damaged
+from .plan_data import Interface, PlanData
+from .program import ALIGNMENT, TensorSpec
+from .records import MALFORMED, CacheKey, Form
+
+_INTERFACE = Form(b"LOOPNEST MODEL 1", "model")
+_PLAN = Form(b"LOOPNEST PLAN  1", "plan", ALIGNMENT)
+
+
+@dataclass(frozen=True)
+class KeptInterface:
+    """What a model takes and gives; ``files`` are the SHA-256 of the files that it refers to, by the names that it calls them by."""
+
+    interface: Interface
+    files: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class KeptPlan:
+    """A plan, its kernels by digest, and its constants."""
+
+    data: PlanData
+    kernels: Mapping[str, CacheEntry]
+    constants: Sequence[np.ndarray]
+
+
+class PlanCache:
+    """Interfaces and plans by key. Safe from many threads and many processes; problems with the disk are one ``CacheWarning`` each kind."""
+
+    def __init__(self, kernels: KernelCache, files: CacheFiles) -> None:
+        self.kernels = kernels
+        self.files = files
+
+    def interface(self, key: CacheKey) -> KeptInterface | None:
+        """The interface stored under ``key``."""
+        return self.files.read(_name(key), lambda file: _read_interface(key, file))
+
+    def put_interface(self, key: CacheKey, kept: KeptInterface) -> None:
+        self.files.write(_name(key), _INTERFACE.encode(key, asdict(kept), ()))
+
+    def plan(self, key: CacheKey, arrays: ArrayCache) -> KeptPlan | None:
+        """The plan stored under ``key``, its large constants mapped from ``arrays``; None where anything of it is gone."""
+        found = self.files.read(_name(key), lambda file: _read_plan(key, file))
+        if found is None:
+            return None
+        data, constants = found
+        mapped = [place for place in constants if isinstance(place, tuple)]
+        wait = _in_threads(lambda place: arrays.get(*place), mapped)
+        kernels = {digest: entry for digest in data.program.kernels if (entry := self.kernels.find(digest)) is not None}
+        made = dict(zip([array_key for array_key, _ in mapped], wait(), strict=True))
+        blobs = [_flat(made[place[0]]) if isinstance(place, tuple) else place for place in constants]
+        if len(kernels) < len(data.program.kernels) or any(blob is None for blob in blobs):
+            return None
+        return KeptPlan(data, kernels, [blob for blob in blobs if blob is not None])
+
+    def put(self, key: CacheKey, data: PlanData, constants: Sequence[np.ndarray], arrays: ArrayCache) -> None:
+        """Stores a plan, and those of its large constants that are not mapped from ``arrays``; nothing where they do not find room."""
+        places: list[dict[str, Any]] = []
+        inline: list[bytes | memoryview] = []
+        at = 0
+        if not arrays.has_room(sum(b.nbytes for b in constants if b.nbytes >= MAPPED_BYTES and arrays.key_of(b) is None)):
+            return
+        for blob in constants:
+            if blob.nbytes < MAPPED_BYTES:
+                places.append({"at": at, "nbytes": blob.nbytes})
+                inline += [bytes_of(blob), bytes(aligned(blob.nbytes) - blob.nbytes)]
+                at += aligned(blob.nbytes)
+                continue
+            array_key = arrays.key_of(blob) or _store(blob, arrays)
+            if array_key is None:
+                return
+            places.append({"key": array_key.parts, "nbytes": blob.nbytes})
+        self.files.write(_name(key), _PLAN.encode(key, {"plan": data.to_dict(), "constants": places}, inline))
+
+    def stored(self) -> Iterator[CacheKey]:
+        """The keys of the valid plans on disk."""
+        for name in self.files.names("plans"):
+            found = self.files.peek(name, lambda file: _PLAN.decode(file.read()))
+            if found is not None:
+                yield found.key
+
+
+def _name(key: CacheKey) -> str:
+    return f"plans/{key.digest}.plan"
+
+
+def _store(blob: np.ndarray, arrays: ArrayCache) -> CacheKey | None:
+    """The key of a constant that no packing made, by its content."""
+    key = CacheKey((("elements", hashlib.sha256(bytes_of(blob)).hexdigest()),))
+    return None if arrays.get(key, blob.nbytes) is None and arrays.put(key, blob) is None else key
+
+
+def _flat(array: np.ndarray | None) -> np.ndarray | None:
+    return None if array is None else array.reshape(-1).view(np.uint8)
+
+
+def _read_interface(key: CacheKey, file: BinaryIO) -> KeptInterface:
+    fields = _INTERFACE.decode_for(key, file.read()).fields
+    try:
+        made = fields["interface"]
+        inputs, outputs = (tuple(map(_spec, made[side])) for side in ("inputs", "outputs"))
+        interface = Interface(str(made["name"]), inputs, outputs, tuple(map(int, made["value_inputs"])))
+        return KeptInterface(interface, {str(name): str(digest) for name, digest in fields["files"].items()})
+    except MALFORMED as error:
+        raise Damaged(f"it is malformed: {error!r}") from None
+
+
+def _spec(item: Mapping[str, Any]) -> TensorSpec:
+    """As ``tensor_spec``, of any input or output, be it a tensor or not."""
+    return TensorSpec(str(item["name"]), str(item["dtype"]), None if item["shape"] is None else tuple(item["shape"]))
+
+
+def _read_plan(key: CacheKey, file: BinaryIO) -> tuple[PlanData, list[np.ndarray | tuple[CacheKey, int]]]:
+    """A plan, and of each constant the bytes, or the key and size of an array."""
+    data = file.read()
+    record = _PLAN.decode_for(key, data)
+    body, _ = aligned_empty((len(data) - record.body,), np.dtype(np.uint8), len(data) - record.body)
+    body[...] = np.frombuffer(data, np.uint8, offset=record.body)
+    try:
+        plan = PlanData.from_dict(record.fields["plan"])
+        constants: list[np.ndarray | tuple[CacheKey, int]] = []
+        for item, nbytes in zip(record.fields["constants"], plan.program.constants, strict=True):
+            if item["nbytes"] != nbytes or ("at" in item and not 0 <= item["at"] <= body.size - nbytes):
+                raise ValueError("a constant has another size")
+            inline = "at" in item
+            constants.append(body[item["at"] : item["at"] + nbytes] if inline else (CacheKey.of(item["key"]), nbytes))
+    except (*MALFORMED, VerificationError) as error:
+        raise Damaged(f"it is malformed: {error!r}") from None
+    return plan, constants
+
+
+def _in_threads(work: Callable[[Any], Any], items: Sequence[Any], count: int = 2) -> Callable[[], list[Any]]:
+    """Starts ``work`` on all items in threads; what it gives waits for their results, or raises what one of them raised."""
+    results: list[Any] = [None] * len(items)
+    errors: list[BaseException] = []
+    left = iter(range(len(items)))
+
+    def run() -> None:
+        try:
+            for at in left:
+                results[at] = work(items[at])
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=run) for _ in range(min(count, len(items)))]
+    for thread in threads:
+        thread.start()
+
+    def wait() -> list[Any]:
+        for thread in threads:
+            thread.join()
+        for error in errors:
+            raise error
+        return results
+
+    return wait

@@ -1,0 +1,464 @@
+"""Plans on disk: a process that finds one behaves as if it had made it, and takes none that is not its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx.external_data_helper
+import onnx.helper as oh
+import pytest
+
+import loopnest
+from loopnest.compiler import build, content, kept
+from loopnest.runtime.cache import CacheWarning, open_cache
+from loopnest.runtime.files import CacheFiles
+from tests.graphs import make_model, tensor, values
+
+Compile = Callable[..., loopnest.CompiledModel]
+
+
+@pytest.fixture(autouse=True)
+def no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("LOOPNEST_DUMP", "LOOPNEST_VERIFY"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def compiled(tmp_path: Path) -> Compile:
+    """``loopnest.compile`` as a new process would, with a cache of this test."""
+
+    def compile_anew(model: Any, **options: Any) -> loopnest.CompiledModel:
+        open_cache.cache_clear()
+        config = {"cache_dir": str(tmp_path / "cache"), **options.pop("config", {})}
+        return loopnest.compile(model, config=config, threads=1, **options)
+
+    return compile_anew
+
+
+@pytest.fixture
+def reads(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The models that were read."""
+    read: list[Any] = []
+
+    def counting(model: Any, *rest: Any) -> Any:
+        read.append(model)
+        return original(model, *rest)
+
+    original = build.read
+    monkeypatch.setattr(build, "read", counting)
+    return read
+
+
+def network(extent: int | str = 3, seed: int = 0) -> onnx.ModelProto:
+    """Rows of an embedding, a matrix product and a pointwise operator: constants in the plan, in files as they are, and packed."""
+    constants = {
+        "table": values(300, 160, seed=seed),
+        "w": values(160, 200, seed=seed + 1),
+        "b": values(200, seed=seed + 2),
+    }
+    nodes = [
+        oh.make_node("Gather", ["table", "ids"], ["a"], name="embedding"),
+        oh.make_node("MatMul", ["a", "w"], ["c"], name="product"),
+        oh.make_node("Add", ["c", "b"], ["d"], name="bias"),
+        oh.make_node("Tanh", ["d"], ["y"], name="squash"),
+    ]
+    return make_model(nodes, {"ids": tensor("ids", (extent,), onnx.TensorProto.INT64)}, ["y"], constants)
+
+
+def expected(ids: np.ndarray, seed: int = 0) -> np.ndarray:
+    return np.tanh(values(300, 160, seed=seed)[ids] @ values(160, 200, seed=seed + 1) + values(200, seed=seed + 2))
+
+
+def files_of(directory: Path, folder: str) -> list[Path]:
+    return sorted((directory / "cache" / folder).glob("*.*"))
+
+
+IDS = np.array([5, 299, 0])
+
+
+def check(f: loopnest.CompiledModel, seed: int = 0) -> None:
+    np.testing.assert_allclose(f(IDS), expected(IDS, seed), rtol=1e-4, atol=1e-5)
+
+
+# --- what is found ----------------------------------------------------------------------------------------------------------------------
+
+
+def test_a_plan_that_is_found_is_the_plan_that_was_made(compiled: Compile, reads: list[Any], tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(network().SerializeToString())
+    first, second = compiled(path), compiled(path)
+    assert len(reads) == 1
+    assert (second.inputs, second.outputs, second.name, second.isa) == (first.inputs, first.outputs, first.name, first.isa)
+    (mine,), (theirs,) = first.plans, second.plans
+    assert mine.native.program == theirs.native.program  # type: ignore[attr-defined]
+    assert str(second).splitlines()[:-1] == str(first).splitlines()[:-1]
+    report = second.compile_report
+    assert (report.compiled, report.found) == (0, len(mine.native.program.kernels))  # type: ignore[attr-defined]
+    assert set(report.seconds) == {"cache", "link"}
+    np.testing.assert_array_equal(second(IDS), first(IDS))
+    assert [step.name for step in second.profile(repeat=1).steps] == [step.name for step in first.profile(repeat=1).steps]
+    second.save(tmp_path / "saved.lnest")
+    check(loopnest.load(tmp_path / "saved.lnest"))
+    with pytest.raises(loopnest.KernelError, match=r"embedding.*300"):
+        second(np.array([1, 300, 2]))
+    with pytest.raises(loopnest.InputError, match="extent 4 in dim 0"):
+        second(np.zeros(4, np.int64))
+
+
+def test_where_constants_are(compiled: Compile, tmp_path: Path) -> None:
+    """The embedding and the packed weight are files, the bias is in the plan."""
+    compiled(network())
+    check(compiled(network()))
+    packed, table = sorted(path.stat().st_size for path in files_of(tmp_path, "weights"))
+    assert (packed > 1 << 16, table) == (True, 4 * 300 * 160 + 4096)
+    assert len(files_of(tmp_path, "plans")) == 2
+    assert max(path.stat().st_size for path in files_of(tmp_path, "plans")) < 20_000
+
+
+def test_a_path_bytes_and_a_proto_are_one_model(compiled: Compile, reads: list[Any], tmp_path: Path) -> None:
+    data = network().SerializeToString(deterministic=True)
+    (tmp_path / "a.onnx").write_bytes(data)
+    (tmp_path / "copy.onnx").write_bytes(data)
+    for model in (tmp_path / "a.onnx", str(tmp_path / "copy.onnx"), data, onnx.load_from_string(data)):
+        check(compiled(model))
+    assert len(reads) == 1
+
+
+def test_a_shape_that_is_new_is_planned_then(compiled: Compile, reads: list[Any]) -> None:
+    model = network("n")
+    check(compiled(model))
+    second = compiled(model)
+    assert second.plans == ()
+    check(second)
+    assert (len(reads), second.compile_report.compiled) == (1, 0)
+    ids = np.arange(7)
+    np.testing.assert_allclose(second(ids), expected(ids), rtol=1e-4, atol=1e-5)
+    assert len(reads) == 2
+    check(second)
+    third = compiled(model)
+    np.testing.assert_allclose(third(ids), expected(ids), rtol=1e-4, atol=1e-5)
+    check(third)
+    assert len(reads) == 2
+    assert len(third.plans) == 2
+
+
+def test_a_proto_that_is_changed_afterwards_is_not_what_is_planned(compiled: Compile) -> None:
+    compiled(network("n"))(IDS)
+    model = network("n")
+    f = compiled(model)
+    del model.graph.node[:]
+    np.testing.assert_allclose(f(np.arange(7)), expected(np.arange(7)), rtol=1e-4, atol=1e-5)
+
+
+def test_inputs_whose_values_decide_are_kept_by_value(compiled: Compile, reads: list[Any]) -> None:
+    inputs = {"x": (2, 6), "shape": tensor("shape", (2,), onnx.TensorProto.INT64)}
+    model = make_model([oh.make_node("Reshape", ["x", "shape"], ["y"])], inputs, ["y"])
+    x = values(2, 6)
+    compiled(model)(x, np.array([3, 4]))
+    second = compiled(model)
+    assert second(x, np.array([3, 4])).shape == (3, 4)  # type: ignore[union-attr]
+    assert (len(reads), second.value_inputs) == (1, (1,))
+    assert second(x, np.array([4, 3])).shape == (4, 3)  # type: ignore[union-attr]
+    assert len(reads) == 2
+
+
+def test_a_model_without_inputs(compiled: Compile, reads: list[Any]) -> None:
+    node = oh.make_node("RandomUniform", [], ["y"], shape=[2, 3], seed=1.0)
+    first, second = (compiled(make_model([node], {}, ["y"])) for _ in range(2))
+    np.testing.assert_array_equal(first(), second())
+    assert len(reads) == 1
+
+
+# --- what is not kept -------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("config", [{"cache": False}, {"verify": True}, {"dump": "DUMP"}])
+def test_who_wants_to_see_or_verify_stages_gets_them(
+    compiled: Compile, reads: list[Any], tmp_path: Path, config: dict[str, Any]
+) -> None:
+    config = {key: str(tmp_path / "dump") if value == "DUMP" else value for key, value in config.items()}
+    check(compiled(network(), config=config))
+    assert files_of(tmp_path, "plans") == []
+    check(compiled(network()))
+    check(compiled(network(), config=config))
+    if "dump" in config:
+        names = [path.name[4:] for path in (tmp_path / "dump").iterdir()]
+        assert names.count("program.txt") == names.count("report.txt") == 2
+    else:
+        assert len(reads) == 1 + 2
+
+
+def test_what_is_not_one_native_program_is_planned_each_time(compiled: Compile, reads: list[Any], tmp_path: Path) -> None:
+    staged = make_model([oh.make_node("NonZero", ["x"], ["i"]), oh.make_node("Neg", ["i"], ["y"])], {"x": (4,)}, ["y"])
+    drawn = make_model([oh.make_node("RandomUniform", [], ["y"], shape=[8])], {}, ["y"])
+    for _ in range(2):
+        x = np.array([0, 1, 0, 1], np.float32)
+        np.testing.assert_array_equal(compiled(staged)(x), [[-1, -3]])
+        f = compiled(drawn)
+        assert not np.array_equal(f(), f())  # type: ignore[arg-type]
+    assert len(reads) == 4
+    assert len(files_of(tmp_path, "plans")) == 2, "what goes in and out is known"
+
+
+def test_errors_come_each_time(compiled: Compile, tmp_path: Path) -> None:
+    unknown = make_model(
+        [oh.make_node("Frobnicate", ["x"], ["y"], domain="com.example")], {"x": (3,)}, ["y"], domains={"com.example": 1}
+    )
+    for _ in range(2):
+        with pytest.raises(loopnest.UnsupportedOperatorError, match="Frobnicate"):
+            compiled(unknown)
+        with pytest.raises(loopnest.ModelError, match="cannot read the model file"):
+            compiled(tmp_path / "missing.onnx")
+        with pytest.raises(loopnest.ModelError, match="not an ONNX model"):
+            compiled(b"no model")
+        with pytest.raises(loopnest.ModelError, match="a model is a path"):
+            compiled(3)
+        with pytest.raises(loopnest.InputError, match="does not fit input 'ids'"):
+            compiled(network("n"), shapes={"ids": (3, 4)})
+        with pytest.raises(loopnest.InputError, match="expected extents"):
+            compiled(network("n"), shapes={"ids": ("n",)})
+        with pytest.raises(loopnest.ConfigError, match="unknown node"):
+            compiled(network(), config={"node": {"produkt": {"fuse": False}}})
+        with pytest.raises(loopnest.TargetError):
+            compiled(network(), target="cpu-neon")
+        check(compiled(network("n"), shapes={"ids": (3,)}))
+
+
+def test_a_model_too_large_for_the_cache(compiled: Compile, reads: list[Any], tmp_path: Path) -> None:
+    constants = {"table": values(1000, 300)}
+    model = make_model(
+        [oh.make_node("Gather", ["table", "i"], ["y"])], {"i": tensor("i", (2,), onnx.TensorProto.INT64)}, ["y"], constants
+    )
+    for _ in range(2):
+        np.testing.assert_array_equal(compiled(model, config={"cache_bytes": 1 << 20})(IDS[:2]), constants["table"][IDS[:2]])
+    assert len(reads) == 2
+    assert files_of(tmp_path, "weights") == []
+
+
+# --- keys -------------------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "change",
+    ["weights", "shapes", "target", "sources", "numba", "options"],
+)
+def test_what_makes_another_plan(compiled: Compile, reads: list[Any], monkeypatch: pytest.MonkeyPatch, change: str) -> None:
+    compiled(network("n"), shapes={"ids": (3,)})
+    options: dict[str, Any] = {"shapes": {"ids": (3,)}}
+    seed = 0
+    if change == "weights":
+        seed = 10
+    elif change == "shapes":
+        options = {"shapes": {"ids": (4,)}}
+    elif change == "target":
+        options["target"] = "cpu-sse2"
+    elif change == "sources":
+        monkeypatch.setattr(kept, "source_fingerprint", lambda **_: "edited")
+    elif change == "numba":
+        monkeypatch.setattr(kept, "version_of", lambda name: {"numba": "99"}.get(name, "1"))
+    else:
+        options["config"] = {"node": {"product": {"fuse": False}}}
+    f = compiled(network("n", seed), **options)
+    assert len(reads) == 2
+    ids = np.arange(4) if change == "shapes" else IDS
+    np.testing.assert_allclose(f(ids), expected(ids, seed), rtol=1e-4, atol=1e-5)
+
+
+def test_threads_are_no_part_of_a_plan(compiled: Compile, reads: list[Any], tmp_path: Path) -> None:
+    x = values(1 << 18)
+    model = make_model([oh.make_node("Add", ["x", "x"], ["y"])], {"x": (1 << 18,)}, ["y"])
+    config = {"cache_dir": str(tmp_path / "cache")}
+    compiled(model)
+    f = loopnest.compile(model, config=config, threads=2)
+    assert (f.profile(x, repeat=1).workers, len(reads)) == (2, 1)
+
+
+def test_a_file_with_the_same_times_and_size_is_another_model(compiled: Compile, tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    for seed in (0, 10):
+        path.write_bytes(network(seed=seed).SerializeToString())
+        os.utime(path, (1e9, 1e9))
+        check(compiled(path), seed)
+
+
+def external(path: Path, seed: int = 0) -> None:
+    """The network with its weights in a file of their own."""
+    path.with_name("weights.bin").unlink(missing_ok=True)
+    onnx.save(network(seed=seed), path, save_as_external_data=True, location="weights.bin", size_threshold=0)
+
+
+def test_external_data_is_part_of_the_model(compiled: Compile, reads: list[Any], tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    main: set[bytes] = set()
+    for seed in (0, 10, 0):
+        external(path, seed)
+        os.utime(tmp_path / "weights.bin", (1e9, 1e9))
+        main.add(path.read_bytes())
+        before = len(reads)
+        check(compiled(path), seed)
+        check(compiled(path), seed)
+        assert len(reads) - before == 1
+    assert len(main) == 1, "only the weights differ"
+    os.replace(tmp_path / "weights.bin", tmp_path / "elsewhere.bin")
+    with pytest.raises(loopnest.ModelError, match="not a file in the model's folder"):
+        compiled(path)
+    (tmp_path / "weights.bin").symlink_to("/dev/null")
+    with pytest.raises(loopnest.ModelError, match=r"outside the model's folder"):
+        compiled(path)
+
+
+def test_a_model_that_changes_while_it_is_used_is_an_error_where_it_matters(compiled: Compile, tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(network("n").SerializeToString())
+    compiled(path)(IDS)
+    f = compiled(path)
+    path.write_bytes(network("n", seed=10).SerializeToString())
+    check(f)
+    with pytest.raises(loopnest.ModelError, match=r"model.onnx.* compile it again"):
+        f(np.arange(7))
+    check(f)
+    check(compiled(path), seed=10)
+
+
+def test_a_model_that_changes_while_it_is_compiled_is_not_kept(
+    compiled: Compile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its digest is of other bytes than those that were read, or so it may be."""
+    path = tmp_path / "model.onnx"
+    path.write_bytes(network().SerializeToString())
+    read = build.read
+
+    def writing(*arguments: Any) -> Any:
+        path.write_bytes(network(seed=10).SerializeToString())
+        return read(*arguments)
+
+    monkeypatch.setattr(build, "read", writing)
+    check(compiled(path), seed=10)
+    assert files_of(tmp_path, "plans") == []
+
+
+def test_a_file_that_changed_twice_within_the_resolution_of_times(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"one")
+    for settled in (False, True):
+        path.write_bytes(b"one")
+        monkeypatch.setattr(content, "_SETTLED_NS", -(10**18) if settled else 10**18)
+        file = content.FileContent(path)
+        assert file.digest
+        monkeypatch.setattr(content, "_status", lambda _, status=file._status: status)
+        assert file.is_unchanged()
+        path.write_bytes(b"two")
+        assert file.is_unchanged() == settled
+        monkeypatch.undo()
+        path.unlink()
+        assert not file.is_unchanged()
+
+
+# --- damage -----------------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["truncated", "empty", "flipped", "foreign", "swapped"])
+def test_a_damaged_plan_is_made_again(compiled: Compile, reads: list[Any], tmp_path: Path, how: str) -> None:
+    compiled(network())
+    paths = files_of(tmp_path, "plans")
+    contents = [path.read_bytes() for path in paths]
+    for at, (path, data) in enumerate(zip(paths, contents, strict=True)):
+        changed = {
+            "truncated": data[: len(data) // 2],
+            "empty": b"",
+            "flipped": data[:-1] + bytes([data[-1] ^ 1]),
+            "foreign": b"#!/bin/sh\n" * 20,
+            "swapped": contents[1 - at],
+        }
+        path.write_bytes(changed[how])
+    with pytest.warns(CacheWarning, match="ignored the cache entry") as caught:
+        check(compiled(network()))
+    assert (len(caught), len(reads)) == (1, 2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        check(compiled(network()))
+    assert len(reads) == 2
+
+
+@pytest.mark.parametrize("folder", ["kernels", "weights", "plans"])
+def test_a_plan_of_which_something_is_gone_is_made_again(
+    compiled: Compile, reads: list[Any], tmp_path: Path, folder: str
+) -> None:
+    compiled(network())
+    for path in files_of(tmp_path, folder):
+        before = path.read_bytes()
+        path.unlink()
+        check(compiled(network()))
+        assert path.read_bytes()[:16] == before[:16]
+    assert len(reads) == 1 + len(files_of(tmp_path, folder))
+
+
+def test_a_plan_that_says_something_else_is_none(compiled: Compile, reads: list[Any], tmp_path: Path) -> None:
+    """Sound by its checksum, and not as this version writes it."""
+    from loopnest.runtime import plans
+
+    compiled(network())
+    for path in files_of(tmp_path, "plans"):
+        form = plans._PLAN if path.read_bytes().startswith(plans._PLAN.magic) else plans._INTERFACE
+        record = form.decode(path.read_bytes())
+        path.write_bytes(b"".join(form.encode(record.key, {name: {"steps": 3} for name in record.fields}, ())))
+    with pytest.warns(CacheWarning, match="malformed"):
+        check(compiled(network()))
+    assert len(reads) == 2
+
+
+def test_a_directory_that_cannot_be_written_is_read(
+    compiled: Compile, monkeypatch: pytest.MonkeyPatch, reads: list[Any]
+) -> None:
+    compiled(network())
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(CacheFiles, "_write", refuse)
+    check(compiled(network()))
+    assert len(reads) == 1
+    with pytest.warns(CacheWarning, match="Permission denied"):
+        check(compiled(network(seed=10)), seed=10)
+
+
+def test_threads_that_compile_at_once(compiled: Compile) -> None:
+    results: list[Any] = []
+    threads = [threading.Thread(target=lambda: results.append(compiled(network())(IDS))) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(results) == 4
+    for result in results:
+        np.testing.assert_array_equal(result, results[0])
+    check(compiled(network()))
+
+
+LIGHT = """
+import sys
+import numpy as np, loopnest
+f = loopnest.compile(sys.argv[1], config={"cache_dir": sys.argv[2]})
+print(f(np.array([5, 299, 0])).sum())
+print(*sorted({"onnx", "numba", "loopnest.compiler.plan", "loopnest.compiler.frontend", "loopnest.ir.loops"} & set(sys.modules)))
+"""
+
+
+def test_a_new_process_imports_neither_onnx_nor_the_compiler(compiled: Compile, tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(network().SerializeToString())
+    compiled(path)
+    command = [sys.executable, "-W", "error", "-c", LIGHT, str(path), str(tmp_path / "cache")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    total, imported = done.stdout.splitlines()
+    assert imported == ""
+    assert float(total) == pytest.approx(expected(IDS).sum(), rel=1e-3)
