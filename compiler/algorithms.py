@@ -7,7 +7,7 @@ Layouts and kernels must agree on it, so it depends on nothing but the shapes, t
 from __future__ import annotations
 
 from collections.abc import Container, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import product
 from math import prod
@@ -75,6 +75,17 @@ def algorithm_of(
             return Algorithm((), f"{options.conv} has no points of evaluation, or too many, for filters of {w.shape[2:]}")
         return Algorithm(transforms, f"the option `conv` is {options.conv}")
     return _cheapest(w.shape, y.shape)
+
+
+def legal_algorithms(
+    node: Node, tensors: Mapping[str, Tensor], constants: Container[str], options: NodeOptions, target: Target
+) -> tuple[str, ...]:
+    """What the option ``conv`` may be for a Conv node, apart from ``auto``."""
+
+    def applies(name: str) -> bool:
+        return bool(algorithm_of(node, tensors, constants, replace(options, conv=name), target).transforms)
+
+    return ("direct", *(name for name in ("winograd2", "winograd4", "winograd6") if applies(name)))
 
 
 def _refusal(

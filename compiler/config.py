@@ -27,6 +27,7 @@ Effect = Literal["kernel", "plan", "none"]
 """What an option changes: ``kernel`` the machine code (and the plan), ``plan`` only which kernels run on what, ``none`` neither."""
 
 Layout = Literal["auto", "plain"]
+Order = Literal["auto", "columns", "rows"]
 Algorithm = Literal["auto", "direct", "winograd2", "winograd4", "winograd6"]
 
 
@@ -105,12 +106,18 @@ class _Validated:
 
 @dataclass(frozen=True)
 class Tile(_Validated):
-    """The register tile of a sum of products: ``m`` rows x ``n`` columns. None leaves it to the target."""
+    """The tile of a sum of products: ``m`` rows x ``n`` columns in registers, ``k`` products in one go. None leaves it to the target."""
 
     m: int | None = _option(
         None, integer(1, 4096, optional=True), "kernel", "rows of the register tile (output pixels of a convolution)"
     )
     n: int | None = _option(None, integer(1, 4096, optional=True), "kernel", "columns of the register tile (output channels)")
+    k: int | None = _option(
+        None,
+        integer(1, 4096, optional=True),
+        "kernel",
+        "products (input channels, for Winograd's algorithm) that are summed in one go; rounding errors grow with them",
+    )
 
     def merged(self, over: Tile) -> Tile:
         """This tile with every extent that ``over`` sets replaced."""
@@ -122,9 +129,10 @@ class Tile(_Validated):
         )
 
 
-TILE = Rule("a table with some of the integers m, n", _parse_tile)
+TILE = Rule("a table with some of the integers m, n, k", _parse_tile)
 ALGORITHM = one_of("auto", "direct", "winograd2", "winograd4", "winograd6")
 LAYOUT = one_of("auto", "plain")
+ORDER = one_of("auto", "columns", "rows")
 VECTOR = one_of(None, 128, 256, 512)
 FLAG = one_of(True, False)
 
@@ -149,14 +157,51 @@ class NodeOptions(_Validated):
         "algorithm of convolutions: Winograd's F(m, r) along each axis with r > 1 taps, where it applies, is faster and less exact than "
         "`direct`; `auto` takes what should cost least, among those whose errors stay below ten times those of `direct`",
     )
+    order: Order = _option(
+        "auto",
+        ORDER,
+        "kernel",
+        "loops around the tiles of a sum of products: blocks of columns outside (weights are read once), or chunks of rows",
+    )
+    tasks: int | None = _option(
+        None, integer(1, 4096, optional=True), "kernel", "kernels with fewer tasks than this are cut further, where they can be"
+    )
+    unroll: int | None = _option(
+        None,
+        integer(1, 64, optional=True),
+        "kernel",
+        "steps of a reduced axis that reductions without a register tile take at once",
+    )
+    prefetch: int | None = _option(
+        None,
+        integer(0, 4096, optional=True),
+        "kernel",
+        "cycles by which sums of products ask for what they read next; 0: they do not",
+    )
     fuse: bool = _option(True, FLAG, "plan", "fuse elementwise producers and consumers into the node's kernel")
+
+    def given(self, name: str) -> Any:
+        """An option by its dotted name (``tile.m``); None where it is left to the schedule."""
+        value: Any = self
+        for part in name.split("."):
+            value = getattr(value, part)
+        return None if value == "auto" else value
+
+    def without(self, name: str) -> NodeOptions:
+        """These options with the one called ``name`` (dotted) left to the schedule."""
+        first, _, rest = name.partition(".")
+        default = (
+            dataclasses.replace(self.tile, **{rest: None}) if rest else next(s.default for s in fields(self) if s.name == first)
+        )
+        return dataclasses.replace(self, **{first: default})
 
 
 @dataclass(frozen=True)
 class Config(NodeOptions):
     """All options. Immutable, hashable, and validated on construction: ``ConfigError`` names the key and what it takes.
 
-    ``op`` and ``node`` override the options of ``NodeOptions`` by operator type and by ONNX node name.
+    ``op`` and ``node`` override the options of ``NodeOptions`` by operator type and by ONNX node name. ``tuned`` has what ``loopnest tune``
+    found, by processor and kernel (see ``tuning.entries``); what is set otherwise comes first.
     """
 
     opt_level: int = _option(
@@ -196,24 +241,43 @@ class Config(NodeOptions):
     )
     op: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, hash=False)
     node: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, hash=False)
+    tuned: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         for scope in ("op", "node"):
             object.__setattr__(self, scope, _parse_overrides(scope, getattr(self, scope)))
+        if not isinstance(self.tuned, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ConfigError(f"tuned = {self.tuned!r}: expected tables as loopnest tune writes them")
 
-    def for_node(self, op: str, name: str) -> NodeOptions:
-        """The options in force for one node: ``[node."name"]`` over ``[op.Type]`` over the global ones; tiles merge by extent.
+    def for_node(self, op: str, name: str, tuned: NodeOptions | None = None) -> NodeOptions:
+        """The options in force for one node: ``[node."name"]`` over ``[op.Type]`` over the global ones over ``tuned`` ones; tiles merge by
+        extent.
 
         Below ``opt_level`` 3, ``fuse`` is off and ``layout`` is plain unless an operator type or a node says otherwise.
         """
         merged = {spec.name: getattr(self, spec.name) for spec, _ in _options(NodeOptions)}
+        for spec, _ in _options(NodeOptions):
+            if tuned is None:
+                break
+            if spec.name == "tile":
+                merged["tile"] = tuned.tile.merged(self.tile)
+            elif merged[spec.name] == spec.default:
+                merged[spec.name] = getattr(tuned, spec.name)
         if self.opt_level < 3:
             merged.update(fuse=False, layout="plain")
         for override in (self.op.get(op, {}), self.node.get(name, {})):
             for key, value in override.items():
                 merged[key] = merged[key].merged(value) if isinstance(value, Tile) else value
         return NodeOptions(**merged)
+
+    def scope_of(self, op: str, name: str, option: str) -> str:
+        """The table that sets an option of a node, which beats all others: ``node."name"``, ``op.Type``, or nothing for none."""
+        for scope, override in ((f'node."{name}"', self.node.get(name, {})), (f"op.{op}", self.op.get(op, {}))):
+            first, _, extent = option.partition(".")
+            if first in override and (not extent or getattr(override[first], extent) is not None):
+                return scope
+        return ""
 
     def check_names(self, ops: Collection[str], nodes: Collection[str]) -> None:
         """``ConfigError`` for an override of an operator type not in ``ops`` or of a node not in ``nodes``."""

@@ -9,7 +9,7 @@ which its producer writes, so that their loops have no borders. Everything else 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -18,7 +18,7 @@ from ..codegen.target import Target
 from ..ir import dtypes
 from ..ir.graph import Graph, Node
 from .algorithms import Algorithm, algorithm_of
-from .config import Config
+from .config import NodeOptions
 from .group import Group
 from .ops.concat import split_sizes
 from .ops.conv_transpose import axes_of
@@ -49,10 +49,10 @@ def assign_layouts(
     tensors: dict[str, Tensor],
     constants: dict[str, np.ndarray],
     target: Target,
-    config: Config,
+    options: Callable[[Node], NodeOptions],
 ) -> LaidOut:
-    """Chooses the layout of every value in ``tensors`` (changed in place) and inserts conversions."""
-    return _Layouts(graph, list(groups), tensors, constants, target, config).run()
+    """Chooses the layout of every value in ``tensors`` (changed in place) and inserts conversions. ``options`` are those of an anchor."""
+    return _Layouts(graph, list(groups), tensors, constants, target, options).run()
 
 
 @dataclass
@@ -62,7 +62,7 @@ class _Layouts:
     tensors: dict[str, Tensor]
     constants: dict[str, np.ndarray]
     target: Target
-    config: Config
+    options: Callable[[Node], NodeOptions]
     result: list[Group] = field(default_factory=list)
     views: dict[Group, dict[str, Tensor]] = field(default_factory=dict)
     converted: dict[tuple[str, Layout], str] = field(default_factory=dict)
@@ -87,7 +87,7 @@ class _Layouts:
     def output_block(self, group: Group) -> int:
         """The channel block in which a group makes its outputs; 0 for row-major."""
         anchor = group.anchor
-        options = self.config.for_node(anchor.op, anchor.name)
+        options = self.options(anchor)
         out = self.tensors[anchor.outputs[0]]
         if options.layout == "plain" or not self.blockable(out) or not self.fits(group, out):
             return 0
@@ -252,8 +252,7 @@ class _Layouts:
     def algorithm(self, group: Group) -> Algorithm:
         """How a convolution is computed."""
         node = group.anchor
-        options = self.config.for_node(node.op, node.name)
-        return algorithm_of(node, self.tensors, self.constants, options, self.target)
+        return algorithm_of(node, self.tensors, self.constants, self.options(node), self.target)
 
     def by_index(self, group: Group) -> bool:
         return group.anchor.op in CONVOLUTIONS or self.keeps_layout(group)

@@ -17,6 +17,7 @@ from ..ir import dtypes
 from ..ir import loops as ir
 from ..ir.errors import VerificationError
 from ..ir.graph import Node, TensorType
+from .choices import Choices
 from .config import NodeOptions
 from .group import Group
 from .ops.builder import Builder
@@ -53,6 +54,8 @@ class Lowered:
     nest: ir.LoopNest
     arguments: tuple[str | int, ...]
     packings: tuple[Packing, ...] = ()
+    choices: Choices = field(default_factory=Choices)
+    """What its schedules chose."""
 
 
 @dataclass
@@ -74,6 +77,10 @@ class Lowering:
     notes: list[str] = field(default_factory=list)
     """Lines about the kernel that its text shows."""
     packings: list[Packing] = field(default_factory=list)
+    choices: Choices = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.choices = Choices(self.options)
 
     def lower(self) -> Lowered:
         for name in self.group.outputs:
@@ -124,7 +131,7 @@ class Lowering:
         sizes = [prod(map(ir.hint, b.shape)) * b.dtype.itemsize for b in scratches]
         buffers = (*inputs.values(), *outputs.values(), *scratches)
         nest = ir.LoopNest(self.group.title, buffers, body, tuple(self.builder.errors), self._shared(), tuple(self.notes))
-        return Lowered(nest, (*inputs, *outputs, *sizes), tuple(self.packings))
+        return Lowered(nest, (*inputs, *outputs, *sizes), tuple(self.packings), self.choices)
 
     def _shared(self) -> tuple[tuple[str, str], ...]:
         """The buffers, by name, that are the same memory."""

@@ -19,16 +19,19 @@ from ..ir.graph import Graph, Node, TensorType
 from ..runtime.cache import CacheKey
 from ..runtime.memory import Lifetime, plan_arena
 from ..runtime.program import ALIGNMENT, BufferSpec, Program, Step, TensorSpec
+from .choices import IllegalChoice
 from .config import Config, NodeOptions
 from .fusion import definition_of, fuse
 from .group import Group
 from .kernels import KernelRequest, kernel_key
-from .layout import assign_layouts
+from .layout import LaidOut, assign_layouts
 from .likeness import Lookalikes, likeness, renamed
 from .lowering import Lowered, Lowering
+from .overrides import check_overrides, without_illegal
 from .packing import PackedConstants, Packer
 from .placement import Places, place_parts
 from .tensor import Tensor
+from .tuning.entries import tuned_options
 
 PACKING_THREADS = 2
 
@@ -69,11 +72,13 @@ def make_plan(
     ``expect`` is called with every kernel as soon as it is known.
     """
     with ThreadPoolExecutor(PACKING_THREADS) as pool:
-        return _Planner(graph, target, config, Packer(packs or PackedConstants(), pool), expect).run()
+        return Planner(graph, target, config, Packer(packs or PackedConstants(), pool), expect).run()
 
 
 @dataclass
-class _Planner:
+class Planner:
+    """Makes the plan of a graph, which it changes. ``packs`` and ``expect`` as in ``make_plan``."""
+
     graph: Graph
     target: Target
     config: Config
@@ -83,8 +88,11 @@ class _Planner:
     places: Places = field(default_factory=Places)
     constants: dict[str, np.ndarray] = field(default_factory=dict)
     lookalikes: Lookalikes = field(default_factory=Lookalikes)
+    tuned: Mapping[str, NodeOptions] = field(default_factory=dict[str, NodeOptions])
+    """Options by the first output of a group's anchor; what the configuration sets comes first."""
 
-    def run(self) -> Plan:
+    def lay_out(self) -> LaidOut:
+        """Groups, and tensors with their layouts."""
         self.constants = dict(self.graph.constants)
         self._export_constants()
         for name, kind in self.graph.types.items():
@@ -94,7 +102,16 @@ class _Planner:
             self.tensors[name] = Tensor(name, dtypes.from_numpy(array.dtype), array.shape)
         apart = {id(node) for node in self.graph.nodes if not self.config.for_node(node.op, node.name).fuse}
         groups = fuse(self.graph, allowed=lambda node: id(node) not in apart)
-        laid_out = assign_layouts(self.graph, groups, self.tensors, self.constants, self.target, self.config)
+        if self.config.tuned and not self.tuned:
+            self.tuned = tuned_options(self.graph, groups, self.tensors, self.constants, self.target, self.config)
+        return assign_layouts(self.graph, groups, self.tensors, self.constants, self.target, self.options)
+
+    def options(self, anchor: Node) -> NodeOptions:
+        """The options in force for the group around ``anchor``."""
+        return self.config.for_node(anchor.op, anchor.name, self.tuned.get(anchor.outputs[0]))
+
+    def run(self) -> Plan:
+        laid_out = self.lay_out()
         groups = list(laid_out.groups)
         for group in groups:
             if definition_of(group.anchor).kind == "view":
@@ -165,7 +182,7 @@ class _Planner:
 
     def step(self, group: Group, view: dict[str, Tensor], inplace: tuple[str, str] | None) -> PlannedStep:
         tensors = ChainMap(view, self.tensors)
-        options = self.config.for_node(group.anchor.op, group.anchor.name)
+        options = self.options(group.anchor)
         like = likeness(group, tensors, self.constants, options, inplace)
         found = self.lookalikes.find(like) if like is not None else None
         if found is not None:
@@ -182,12 +199,16 @@ class _Planner:
     ) -> PlannedStep:
         try:
             lowered = self.lower(group, tensors, options, inplace)
+        except IllegalChoice as error:
+            legal = without_illegal(error, group.anchor, options, self.config)
+            return self.new_step(group, tensors, legal, inplace)
         except LoopnestError:
             raise
         except Exception as error:  # a defect: say where
             raise VerificationError(
                 f"{group.title} of {group.node_names} cannot be lowered: {type(error).__name__}: {error}"
             ) from error
+        check_overrides(group, tensors, self.constants, options, self.config, self.target, lowered.choices)
         canonical = canonicalize(lowered.nest)
         source = print_kernel(canonical)
         moved = sum(tensors[n].nbytes for n in lowered.arguments if isinstance(n, str))
@@ -260,7 +281,7 @@ _CONTRACTIONS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul", "LSTM", "G
 class _Memory:
     """Where each value lies: inputs, outputs and constants where they are, everything else in the arena, reused by lifetime."""
 
-    def __init__(self, planner: _Planner, steps: list[PlannedStep]) -> None:
+    def __init__(self, planner: Planner, steps: list[PlannedStep]) -> None:
         self.planner = planner
         self.specs: list[BufferSpec] = []
         self.blobs: list[np.ndarray] = []

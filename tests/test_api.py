@@ -22,6 +22,7 @@ from loopnest.runtime.program import Program
 from tests.graphs import make_model, reference, tensor, values
 
 X = values(1, 16, 9, 9)
+LARGE = values(1, 16, 33, 33)
 
 
 @pytest.fixture(autouse=True)
@@ -50,6 +51,18 @@ def network() -> onnx.ModelProto:
     return make_model(nodes, {"x": X.shape}, ["y"], constants)
 
 
+def wide() -> onnx.ModelProto:
+    """Strided convolutions of many channels, and the averages of their results."""
+    strided = {"pads": [1, 1, 1, 1], "strides": [2, 2]}
+    nodes = [
+        make_node("Conv", ["x", "w"], ["a"], name="first", **strided),
+        make_node("Conv", ["a", "v"], ["b"], name="second", **strided),
+        make_node("GlobalAveragePool", ["b"], ["y"], name="averages"),
+    ]
+    constants = {"w": values(96, 16, 3, 3, seed=1) / 12, "v": values(32, 96, 3, 3, seed=2) / 29}
+    return make_model(nodes, {"x": LARGE.shape}, ["y"], constants)
+
+
 def doubled(*shape: int | str, also: dict[str, tuple[int | str, ...]] | None = None) -> onnx.ModelProto:
     """``y = x + x``, and for each name in ``also`` an output ``name_out`` equal to that input."""
     inputs = {"x": shape, **(also or {})}
@@ -76,6 +89,11 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "tile": {"tile": {"m": 3}},
     "tile.m": {"tile": {"m": 2}},
     "tile.n": {"tile": {"n": 8}},
+    "tile.k": {"tile": {"k": 64}},
+    "order": {"order": "rows"},
+    "tasks": {"tasks": 1024},
+    "unroll": {"unroll": 2},
+    "prefetch": {"prefetch": 0},
     "layout": {"layout": "plain"},
     "conv": {"conv": "winograd2"},
     "fuse": {"fuse": False},
@@ -101,8 +119,10 @@ def test_an_option_changes_what_it_declares(name: str, tmp_path: Path) -> None:
     given = {key: str(tmp_path / value) if value in ("CACHE", "DUMP") else value for key, value in OPTIONS[name].items()}
     record, _, field = name.rpartition(".")
     effect = next(spec.metadata["effect"] for spec in fields(Tile if record else Config) if spec.name == field)
-    default, changed = loopnest.compile(network(), threads=1), loopnest.compile(network(), config=given, threads=1)
-    np.testing.assert_allclose(changed(X), default(X), rtol=1e-4, atol=1e-4)
+    schedules = name in ("tile.k", "order", "tasks", "unroll", "prefetch")
+    model, x = (wide(), LARGE) if schedules else (network(), X)
+    default, changed = loopnest.compile(model, threads=1), loopnest.compile(model, config=given, threads=1)
+    np.testing.assert_allclose(changed(x), default(x), rtol=1e-4, atol=1e-4)
     before, after = program(default), program(changed)
     if effect == "none":
         assert after == before
@@ -152,7 +172,16 @@ def test_options_of_one_node_and_of_an_operator_type() -> None:
     both = {"Conv": {"fuse": True}, "Relu": {"fuse": True}}
     anyway = program(loopnest.compile(network(), config={"opt_level": 2, "op": both}))
     assert titles(anyway) == ["Conv+Relu", "Conv", "Add", "Relu"]
-    assert {spec.name for spec in fields(NodeOptions)} == {"tile", "layout", "conv", "fuse"}
+    assert {spec.name for spec in fields(NodeOptions)} == {
+        "tile",
+        "layout",
+        "conv",
+        "order",
+        "tasks",
+        "unroll",
+        "prefetch",
+        "fuse",
+    }
     default = program(loopnest.compile(network()))
     tiled = program(loopnest.compile(network(), config={"node": {"second": {"tile": {"m": 2}}}}))
     assert [a.op for a, b in zip(default.steps, tiled.steps, strict=True) if a.kernel != b.kernel] == ["Conv+Add+Relu"]

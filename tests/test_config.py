@@ -34,7 +34,7 @@ def test_defaults_and_identity() -> None:
         ({"vector_bits": 257}, "vector_bits = 257: expected one of unset, 128, 256, 512"),
         ({"layout": "NCHW"}, "layout = 'NCHW': expected one of 'auto', 'plain'"),
         ({"cache_dir": 7}, "cache_dir = 7: expected a path"),
-        ({"tile": 8}, "tile = 8: expected a table with some of the integers m, n"),
+        ({"tile": 8}, "tile = 8: expected a table with some of the integers m, n, k"),
         ({"tile": {"m": 0}}, "tile.m = 0: expected an integer from 1 to 4096, or unset"),
         ({"tile": {"mm": 6}}, "unknown option mm; did you mean m? (in tile)"),
         ({"op": {"Conv": {"tile": {"m": "6"}}}}, "op.Conv.tile.m = '6': expected an integer from 1 to 4096, or unset"),
@@ -42,6 +42,8 @@ def test_defaults_and_identity() -> None:
         ({"op": {"Conv": 3}}, "op.Conv = 3: expected a table of options"),
         ({"node": []}, "node = []: expected a table of tables, as in [node.NAME]"),
         ({"node": {"a": {"opt_level": 1}}}, "unknown option opt_level"),
+        ({"tuned": 3}, "tuned = 3: expected tables as loopnest tune writes them"),
+        ({"tile": {"k": 0}}, "tile.k = 0: expected an integer from 1 to 4096, or unset"),
         ({1: 2}, "keys are strings, not 1"),
     ],
 )
@@ -95,7 +97,7 @@ def test_overrides_must_name_what_the_model_has() -> None:
 def test_every_option_declares_what_it_changes() -> None:
     for record in (Config, Tile):
         for spec in dataclasses.fields(record):
-            if spec.name not in ("op", "node"):
+            if spec.name not in ("op", "node", "tuned"):
                 assert spec.metadata["effect"] in ("kernel", "plan", "none")
                 assert spec.metadata["doc"]
 

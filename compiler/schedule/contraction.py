@@ -27,10 +27,11 @@ from math import prod
 from typing import TYPE_CHECKING
 
 from ...ir import loops as ir
+from ..config import Tile
 from ..ops.context import Op, Reduce
 from ..tensor import Tensor
 from .reduction import step_of
-from .register_blocks import ColumnBlocks, Extent, cover
+from .register_blocks import ColumnBlocks, Extent, cover, legal_tiles
 
 if TYPE_CHECKING:
     from ..lowering import Lowering
@@ -155,7 +156,10 @@ class Contraction:
         """Blocks of the vector axis with their register tiles."""
         products = prod(ir.hint(v.extent) for v in self.reduced if v.extent is not None)
         extent = Extent(self.rows, self.columns, products, self.block or 1)
-        return cover(extent, self.lowering.target, self.term.dtype.bits, self.lowering.options.tile)
+        target, bits = self.lowering.target, self.term.dtype.bits
+        known = cover(extent, target, bits, Tile())[0].registers
+        legal = legal_tiles(target, bits, self.lowering.options.tile)
+        return cover(extent, target, bits, self.lowering.choices.tile(Tile(known.rows, known.columns), **legal))
 
 
 def depends(e: ir.Expr, var: ir.Var) -> bool:

@@ -11,7 +11,7 @@ from ..ops.builder import neutral
 from .contraction import Contraction, depends
 from .contraction_sums import Sum, sum_loops
 from .contraction_tasks import cut
-from .prefetching import PartAhead, blocks_ahead
+from .prefetching import AHEAD, PartAhead, blocks_ahead
 from .reduction import step_of
 from .register_blocks import ColumnBlocks
 from .register_tile import PART, register_tile
@@ -32,7 +32,8 @@ def emit_blocks(a: Contraction, blocks: ColumnBlocks, widest: int) -> None:
     """Emits the loops over ``blocks``. Sums are cut into parts of which ``widest`` columns fit into the first cache: the same for all
     blocks, so that equal columns of weights give equal results (scores that tie stay ties)."""
     cached = a.lowering.target.l1 * 3 // 4 // (widest * a.term.dtype.itemsize)
-    _Emission(a, blocks, sum_loops(a, min(PART, cached))).emit()
+    part = a.lowering.choices.take("tile.k", min(PART, cached), range(16, 4 * PART + 1))
+    _Emission(a, blocks, sum_loops(a, part)).emit()
 
 
 @dataclass(frozen=True)
@@ -205,7 +206,8 @@ class _Emission:
         loads = [e for e in ir.walk(term) if isinstance(e, ir.Load)]
 
         parts: list[PartAhead] = []
-        if share is not None and (self.sum.parts or isinstance(self.block, ir.Var)):
+        prefetch = a.lowering.choices.take("prefetch", AHEAD, range(8 * AHEAD + 1))
+        if prefetch and share is not None and (self.sum.parts or isinstance(self.block, ir.Var)):
             common = [e for e in loads if e.buffer in self.weights and not depends(e, row)]
             weights = [e for e in common if e.index[-1] is self.column and self.sum.length is None]
             parts = [PartAhead(load, (*loops, self.column), share, self._shares()) for load in weights]
@@ -214,8 +216,8 @@ class _Emission:
 
         def ahead() -> None:
             for load in loads:
-                if not depends(load, self.column):
-                    blocks_ahead(b, load, loops, row, rows * self.blocks.registers.columns / (2 * self.lanes))
+                if prefetch and not depends(load, self.column):
+                    blocks_ahead(b, load, loops, row, rows * self.blocks.registers.columns / (2 * self.lanes), prefetch)
             for part in parts:
                 part.inside(b)
 

@@ -28,12 +28,14 @@ class Tasks:
 def cut(a: Contraction, outer: list[int], blocks: int) -> Tasks:
     """The tasks for ``blocks`` blocks of columns inside of the axes ``outer``."""
     apart = prod(a.sizes[i] for i in outer) * a.groups
-    enough = -(-TASKS // max(1, apart * blocks))
+    choices = a.lowering.choices
+    enough = -(-choices.take("tasks", TASKS, range(1, 1025)) // max(1, apart * blocks))
     rows = sum(_bytes(a, load, outer) for load in a.loads() if load not in a.moving)
     columns = sum(_bytes(a, load, outer) for load in a.moving)
     cache = a.lowering.target.l2
     resident = -(-rows // (cache // 2))
-    if rows > cache * 3 // 4 and 2 * (rows + resident * columns) < columns + blocks * rows:
+    worth = rows > cache * 3 // 4 and 2 * (rows + resident * columns) < columns + blocks * rows
+    if choices.take("order", "rows" if worth else "columns", ("columns", "rows")) == "rows":
         return Tasks(max(resident, enough), rows_first=True)
     return Tasks(enough, rows_first=False)
 

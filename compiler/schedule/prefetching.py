@@ -13,7 +13,7 @@ from .reduction import step_of
 
 LINE = 64
 """Bytes of a cache line."""
-_AHEAD = 200
+AHEAD = 200
 """Cycles by which a line is asked for before it is read: a little more than the latency of the third cache."""
 _AT_ONCE = 16
 """Lines that are asked for in one go: processors keep track of about 24."""
@@ -21,14 +21,14 @@ _NEAR = 256
 """Elements; what processors foresee by themselves moves by fewer."""
 
 
-def blocks_ahead(b: Builder, load: ir.Load, loops: Sequence[ir.Var], row: ir.Var, cycles: float) -> None:
-    """Inside of the first of ``loops``: the lines that ``load`` reads some iterations later. One product takes ``cycles``."""
+def blocks_ahead(b: Builder, load: ir.Load, loops: Sequence[ir.Var], row: ir.Var, cycles: float, prefetch: int = AHEAD) -> None:
+    """Inside of the first of ``loops``: the lines that ``load`` reads ``prefetch`` cycles later. One product takes ``cycles``."""
     step = step_of(load, loops[0]) if loops else None
     if step is None or abs(step) < _NEAR:
         return
     outer, inner = loops[0], loops[1:]
     each = cycles * prod(ir.hint(v.extent) for v in inner if v.extent is not None)
-    distance = max(1, round(_AHEAD / each))
+    distance = max(1, round(prefetch / each))
     for at in _lines(load, inner, row):
         place = {outer: outer + distance, **at}
         b.emit(ir.Prefetch(load.buffer, tuple(ir.substitute(i, place) for i in load.index)))

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ...ir import loops as ir
+from ..choices import Choices
 from ..ops.builder import Builder, neutral
 from ..ops.context import Op, Reduce
 from ..tensor import Tensor
@@ -55,7 +56,7 @@ def lower_reduction(lowering: Lowering, op: Op, define: Callable[..., Reduce]) -
     first = reduce.first if reduce.first is not None else neutral(reduce.op, term.dtype)
     body = (ir.Declare(total, first), *nested(axes, step), *finish)
     loops, body = merge_axes(body, [v for v in place if isinstance(v, ir.Var)])
-    _Schedule(b, total, loops, axes, body).emit()
+    _Schedule(b, total, loops, axes, body, lowering.choices).emit()
 
 
 @dataclass
@@ -67,6 +68,7 @@ class _Schedule:
     loops: list[ir.Var]
     axes: list[ir.Var]
     body: ir.Body
+    choices: Choices
 
     def emit(self) -> None:
         if self.along():
@@ -119,6 +121,7 @@ class _Schedule:
 
     def by_rows(self, last: ir.Var, start: ir.Expr) -> ir.Body:
         """Totals of ``BLOCK`` elements of the last axis in memory, to which ``ROWS`` steps of the last reduced axis are added at once."""
+        rows = self.choices.take("unroll", ROWS, (1, 2, 4, 8, 16))
         declare, reduction, *finish = self.body
         assert isinstance(declare, ir.Declare)
         totals = self.b.scratch("totals", self.total.dtype, (BLOCK,))
@@ -135,11 +138,11 @@ class _Schedule:
             step = stmt.body[0]
             assert isinstance(step, ir.Assign) and isinstance(step.value, ir.Binary)
             op, term = step.value.op, step.value.b
-            turn, left = ir.Var(stmt.var.name, extent=stmt.extent // ROWS), ir.Var(stmt.var.name, extent=stmt.extent % ROWS)
-            terms = [ir.substitute(term, {stmt.var: turn * ROWS + row}) for row in range(ROWS)]
+            turn, left = ir.Var(stmt.var.name, extent=stmt.extent // rows), ir.Var(stmt.var.name, extent=stmt.extent % rows)
+            terms = [ir.substitute(term, {stmt.var: turn * rows + row}) for row in range(rows)]
             while len(terms) > 1:
                 terms = [ir.Binary(op, a, b) for a, b in zip(terms[::2], terms[1::2], strict=True)]
-            rest = ir.substitute(step.value, {stmt.var: stmt.extent // ROWS * ROWS + left})
+            rest = ir.substitute(step.value, {stmt.var: stmt.extent // rows * rows + left})
             whole = each((ir.Assign(self.total, ir.Binary(op, self.total, terms[0])),))
             return (*nested([turn], (whole,)), *nested([left], (each((ir.Assign(self.total, rest),)),)))
 
@@ -148,7 +151,8 @@ class _Schedule:
 
     def in_registers(self, last: ir.Var, size: int) -> ir.Body:
         """``WAYS`` accumulators in registers for each of the ``size`` elements of the last axis, sharing the last reduced axis."""
-        acc = _Accumulators(self.total, last, size)
+        ways = self.choices.take("unroll", WAYS, range(1, 13))
+        acc = _Accumulators(self.total, last, size, ways)
         declare, reduction, *finish = self.body
         assert isinstance(declare, ir.Declare) and isinstance(reduction, ir.Assign | ir.For)
         op = _operation(reduction)
@@ -160,8 +164,8 @@ class _Schedule:
             return (ir.For(stmt.var, stmt.extent, tuple(s for child in stmt.body for s in inner(child)), stmt.kind),)
 
         begin = [acc.each((ir.Assign(self.total, declare.value),))]
-        begin += [acc.each((ir.Assign(self.total, neutral(op, self.total.dtype)),), ir.Const(way)) for way in range(1, WAYS)]
-        joined = [acc.join(op, way) for way in range(1, WAYS)]
+        begin += [acc.each((ir.Assign(self.total, neutral(op, self.total.dtype)),), ir.Const(way)) for way in range(1, ways)]
+        joined = [acc.join(op, way) for way in range(1, ways)]
         return (ir.Alloc(acc.buffer), *begin, *inner(reduction), *joined, acc.each(tuple(finish)))
 
     def inside(self, loops: Sequence[ir.Var], body: ir.Body) -> None:
@@ -175,11 +179,11 @@ def _extent(var: ir.Var) -> ir.Expr:
 
 
 class _Accumulators:
-    """Registers that stand for ``total``: ``WAYS`` times one for each of ``size`` elements of the axis ``last``."""
+    """Registers that stand for ``total``: ``ways`` times one for each of ``size`` elements of the axis ``last``."""
 
-    def __init__(self, total: ir.Var, last: ir.Var, size: int) -> None:
-        self.total, self.last, self.width = total, last, ir.Const(size)
-        self.buffer = ir.Buffer("acc", total.dtype, (ir.Const(WAYS), self.width), (self.width, ir.ONE), "register")
+    def __init__(self, total: ir.Var, last: ir.Var, size: int, ways: int) -> None:
+        self.total, self.last, self.width, self.ways = total, last, ir.Const(size), ways
+        self.buffer = ir.Buffer("acc", total.dtype, (ir.Const(ways), self.width), (self.width, ir.ONE), "register")
 
     def each(self, body: ir.Body, way: ir.Expr = ir.ZERO) -> ir.For:
         """``body`` for each element."""
@@ -187,12 +191,12 @@ class _Accumulators:
         return ir.For(lane, self.width, _with_total(body, self.total, self.buffer, (way, lane), {self.last: lane}), "vector")
 
     def shared(self, loop: ir.For) -> ir.Body:
-        """A loop of which iteration i belongs to accumulator i % WAYS; what is left after whole rounds to the first."""
-        rounds, rest = loop.extent // WAYS, loop.extent % WAYS
+        """A loop of which iteration i belongs to accumulator i % ``ways``; what is left after whole rounds to the first."""
+        rounds, rest = loop.extent // self.ways, loop.extent % self.ways
         turn, left = ir.Var(loop.var.name, extent=rounds), ir.Var(loop.var.name, extent=rest)
-        way = ir.Var("way", extent=ir.Const(WAYS))
-        whole = self.each(_substituted(loop.body, {loop.var: turn * WAYS + way}), way)
-        last = self.each(_substituted(loop.body, {loop.var: rounds * WAYS + left}))
+        way = ir.Var("way", extent=ir.Const(self.ways))
+        whole = self.each(_substituted(loop.body, {loop.var: turn * self.ways + way}), way)
+        last = self.each(_substituted(loop.body, {loop.var: rounds * self.ways + left}))
         return (*nested([turn], nested([way], (whole,), "unroll")), *nested([left], (last,)))
 
     def join(self, op: str, way: int) -> ir.For:

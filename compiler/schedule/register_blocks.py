@@ -52,6 +52,16 @@ class Extent:
     unit: int
 
 
+def legal_tiles(target: Target, bits: int, tile: Tile) -> dict[str, range]:
+    """What the extents of the option ``tile`` may be, each with the other as it is: code grows with tiles, and the registers are few."""
+    lanes, most = target.lanes(bits), 4 * target.vector_registers
+    vectors = -(-(tile.n or 1) // lanes)
+    return {
+        "m": range(1, min(most // vectors, 2 * target.vector_registers) + 1),
+        "n": range(lanes, max(1, min(2 * _WIDEST, most // (tile.m or 1))) * lanes + 1, lanes),
+    }
+
+
 def cover(extent: Extent, target: Target, bits: int, tile: Tile) -> tuple[ColumnBlocks, ...]:
     """Blocks of columns that cover ``extent``, what is left after whole blocks as one more; extents that ``tile`` sets are kept to."""
     return _best(extent, target, bits, tile)[1]
@@ -72,6 +82,8 @@ def _best(extent: Extent, target: Target, bits: int, tile: Tile) -> tuple[float,
         widths = [
             v * lanes for v in range(_WIDEST, 0, -1) if v * lanes % unit == 0 and v * lanes <= most and _most_rows(target, v)
         ]
+        rows = min(tile.m or 1, extent.rows)
+        widths = [width for width in widths if rows <= _most_rows(target, width // lanes)] or widths[-1:]
     return min((_covered(extent, columns, target, lanes, tile) for columns in widths or [unit]), key=lambda way: way[0])
 
 

@@ -80,7 +80,7 @@ def in_parts(loops: list[ir.Var], values: list[ir.Expr], most: int = PART) -> tu
     first, extent = loops[0], ir.hint(loops[0].extent)
     each = prod(ir.hint(v.extent) for v in loops[1:] if v.extent is not None)
     length = next((n for n in range(min(extent // 2, max(1, most // each)), 0, -1) if extent % n == 0), extent)
-    if length * each < PART // 4 or length == extent or extent * each <= PART:
+    if length * each < PART // 4 or length == extent or extent * each <= max(PART, most):
         return loops, values, 0
     outer, inner = ir.Var(f"{first.name}_part", extent=ir.Const(extent // length)), ir.Var(first.name, extent=ir.Const(length))
     whole = outer * length + inner if length > 1 else outer

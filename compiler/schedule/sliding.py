@@ -63,7 +63,9 @@ def _emit(lowering: Lowering, tensor: Tensor, define: Callable[..., Reduce], axe
     width = axes[-1].extent
     assert width is not None
     tile_registers = lowering.target.register_tile()
-    size = _balanced(tensor.shape[-1], tile_registers.rows * tile_registers.vectors - SPARE)
+    balanced = _balanced(tensor.shape[-1], tile_registers.rows * tile_registers.vectors - SPARE)
+    size = min(tensor.shape[-1], lowering.choices.take("tile.m", balanced, range(1, 2 * lowering.target.vector_registers + 1)))
+    wanted = lowering.choices.take("tasks", TASKS, range(1, 1025))
     count, rest = divmod(tensor.shape[-1], size)
     place: list[ir.Expr] = [v if v in loops else ir.ZERO for v in outer]
 
@@ -72,7 +74,7 @@ def _emit(lowering: Lowering, tensor: Tensor, define: Callable[..., Reduce], axe
 
     tasks, parallel = 1, 0
     for var in loops:
-        if tasks >= TASKS:
+        if tasks >= wanted:
             break
         assert var.extent is not None
         tasks, parallel = tasks * ir.hint(var.extent), parallel + 1

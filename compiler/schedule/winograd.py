@@ -27,7 +27,8 @@ from ..algorithms import algorithm_of
 from ..config import Tile
 from ..ops.context import Op, Reduce
 from .cook_toom import CookToom, Matrix, TransformedFilters, multiply
-from .prefetching import PartAhead
+from .prefetching import AHEAD, PartAhead
+from .register_blocks import legal_tiles
 from .register_tile import register_tile
 
 if TYPE_CHECKING:
@@ -74,20 +75,20 @@ class Blocking:
     groups: int
 
 
-def blocking(tiles: int, outputs: int, filters: int, target: Target, tile: Tile) -> Blocking:
-    """The blocking for so many tiles, output channels (in whole blocks) and bytes of transformed filters; extents that ``tile`` sets are
-    kept to."""
+def blocking(tiles: int, outputs: int, filters: int, target: Target, tile: Tile, tasks: int = MIN_TASKS) -> Blocking:
+    """The blocking for so many tiles, output channels (in whole blocks) and bytes of transformed filters, in at least ``tasks`` tasks;
+    extents that ``tile`` sets are kept to."""
     known, lanes = target.register_tile(), target.lanes(32)
     shapes = [(known.rows, known.vectors), *((known.rows * known.vectors // v, v) for v in (3, 4))]
     rows, vectors = min(shapes, key=lambda s: (-(-tiles // s[0]) * s[0] > tiles * 17 // 16, s[1]))
     rows, columns = tile.m or rows, -(-(tile.n or vectors * lanes) // lanes) * lanes
     wanted = 48 if filters > 4 * target.l2 else 24
     blocks = max(1, round(tiles / wanted))
-    parts = min(-(-MIN_TASKS // blocks), outputs // MIN_CHANNELS)
+    parts = min(-(-tasks // blocks), outputs // MIN_CHANNELS)
     groups = next((n for n in range(parts, 1, -1) if outputs % (n * CHUNK) == 0), 1)
-    if blocks * groups < MIN_TASKS // 2:
-        blocks = max(blocks, min(MIN_TASKS // 2, tiles // (2 * rows)))
-    each = -(-tiles // (blocks * rows)) * rows if blocks < MIN_TASKS else -(-wanted // rows) * rows
+    if blocks * groups < tasks // 2:
+        blocks = max(blocks, min(tasks // 2, tiles // (2 * rows)))
+    each = -(-tiles // (blocks * rows)) * rows if blocks < tasks else -(-wanted // rows) * rows
     return Blocking(each, rows, min(columns, CHUNK, outputs), min(CHUNK, outputs), groups)
 
 
@@ -124,7 +125,14 @@ class _Emission:
         b, lowering = self.b, self.lowering
         columns = self.output_blocks * self.block
         filters = self.frequencies * self.inputs * self.outputs * self.dtype.itemsize
-        plan = self.plan = blocking(ir.hint(self.tiles), columns, filters, lowering.target, lowering.options.tile)
+        tiles, choices = ir.hint(self.tiles), lowering.choices
+        known = blocking(tiles, columns, filters, lowering.target, Tile())
+        legal = legal_tiles(lowering.target, self.dtype.bits, lowering.options.tile)
+        tile = choices.tile(Tile(known.rows, known.columns, PART), **legal, k=range(self.block, 4 * PART + 1, self.block))
+        tasks = choices.take("tasks", MIN_TASKS, range(1, 65))
+        self.part = tile.k or PART
+        self.prefetches = choices.take("prefetch", AHEAD, range(8 * AHEAD + 1)) > 0
+        plan = self.plan = blocking(tiles, columns, filters, lowering.target, tile, tasks)
         self.v = self._matrices("v", self.input_blocks)
         self.m = self._matrices("m", plan.chunk // self.block)
         self.places = b.scratch("places", ir.INDEX, (plan.tiles, len(self.sizes) + 1))
@@ -259,8 +267,10 @@ class _Emission:
                 weight = ir.Load(u, tuple(order))
                 term = self.v(f, part.channel // lanes, t, part.channel % lanes) * weight
                 ahead = PartAhead(weight, (*part.loops, column), ro, plan.tiles // plan.rows)
-                ahead.before(b)
-                register_tile(b, row, column, part.loops, term, partial(self._add, cell, part), ahead=partial(ahead.inside, b))
+                along = partial(ahead.inside, b) if self.prefetches else None
+                if self.prefetches:
+                    ahead.before(b)
+                register_tile(b, row, column, part.loops, term, partial(self._add, cell, part), ahead=along)
 
     def _add(self, cell: ir.Load, part: _Part, total: ir.Expr) -> None:
         """Stores the sum over a part of the channels to M, or adds it to those before."""
@@ -275,7 +285,7 @@ class _Emission:
     def _parts(self) -> Iterator[_Part]:
         """The input channels in parts, what is left after whole ones as one more; blocks of channels outside, where all are whole."""
         unit = 1 if self.inputs % self.block else self.block
-        count, most = self.inputs // unit, PART // unit
+        count, most = self.inputs // unit, self.part // unit
         length = next((n for n in range(most, most // 2, -1) if count % n == 0), most)
         whole, rest = divmod(count, length)
         for start, parts, size in ((0, whole, length), (whole * length, int(rest > 0), rest)):

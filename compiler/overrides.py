@@ -1,0 +1,62 @@
+"""Options of nodes and operator types against the schedules that there are: refused with the reason and what is legal."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Container, Mapping
+
+from ..codegen.target import Target
+from ..ir.errors import ConfigError
+from ..ir.graph import Node
+from .algorithms import algorithm_of, legal_algorithms
+from .choices import Choices, IllegalChoice
+from .config import Config, NodeOptions
+from .group import Group
+from .tensor import Tensor
+from .tuning.entries import TuningWarning
+
+SCHEDULED = ("tile.m", "tile.n", "tile.k", "order", "tasks", "unroll", "prefetch")
+"""The options that schedules ask for."""
+
+
+def without_illegal(error: IllegalChoice, anchor: Node, options: NodeOptions, config: Config) -> NodeOptions:
+    """``options`` without the one that a schedule cannot do: a global one acts where it can, a tuned one is warned of.
+
+    Raises ``ConfigError`` for one that a table for the node or its operator type sets.
+    """
+    name = error.choice.name
+    scope = config.scope_of(anchor.op, anchor.name, name)
+    if scope:
+        raise ConfigError(f"{scope}.{error} (node {anchor.name or anchor.outputs[0]!r})") from None
+    if config.given(name) is None:
+        warnings.warn(f"the tuned {error} is ignored (node {anchor.name or anchor.outputs[0]!r})", TuningWarning, stacklevel=2)
+    return options.without(name)
+
+
+def check_overrides(
+    group: Group,
+    tensors: Mapping[str, Tensor],
+    constants: Container[str],
+    options: NodeOptions,
+    config: Config,
+    target: Target,
+    choices: Choices,
+) -> None:
+    """``ConfigError`` for an option that a node's own table sets, and that its kernel does not have."""
+    node = group.anchor
+    if node.name not in config.node:
+        return
+    own = f'node."{node.name}"'
+    if options.conv.startswith("winograd") and config.scope_of(node.op, node.name, "conv") == own:
+        if node.op != "Conv":
+            raise ConfigError(f"{own}.conv = {options.conv!r}: {node.op} is no convolution")
+        algorithm = algorithm_of(node, tensors, constants, options, target)
+        if not algorithm.transforms:
+            legal = ", ".join(map(repr, ("auto", *legal_algorithms(node, tensors, constants, options, target))))
+            raise ConfigError(f"{own}.conv = {options.conv!r}: {algorithm.reason}; legal: {legal}")
+    for name in SCHEDULED:
+        if config.scope_of(node.op, node.name, name) == own and options.given(name) is not None and name not in choices.taken:
+            there = ", ".join(f"{choice.name} ({choice.legal_text})" for choice in choices.taken.values()) or "nothing"
+            raise ConfigError(
+                f"{own}.{name} = {options.given(name)!r}: the kernel of {group.title} has no such choice; it chooses {there}"
+            )

@@ -1,0 +1,113 @@
+"""Entries of a configuration that tuning made: by processor and signature, options and what was measured.
+
+    [tuned."AMD EPYC, znver3, avx2/256"."Conv+Relu, pads 1 1 1 1: 1x64x56x56 NCHW8c, const 64x64x3x3, const 64 -> 1x64x56x56 NCHW8c"]
+    tile = { m = 4, n = 24 }
+    gain = 1.08
+    space = 1
+
+An entry that does not fit (any more) is ignored with a ``TuningWarning``: it makes nothing wrong that it is not there.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, cast
+
+import numpy as np
+
+from ...codegen.target import Target
+from ...ir.errors import ConfigError
+from ...ir.graph import Graph, Node
+from ..algorithms import legal_algorithms
+from ..config import Config, NodeOptions, Tile
+from ..group import Group
+from ..layout import assign_layouts
+from ..tensor import Tensor
+from .signature import processor_key, signature
+
+SPACE = 1
+"""The version of the space of schedules; entries for another one are not used."""
+REMARKS = frozenset({"gain", "milliseconds", "threads", "space"})
+"""What an entry says besides its options."""
+CHOSEN = frozenset({"tile", "conv", "order", "tasks", "unroll", "prefetch"})
+"""The options that tuning sets."""
+
+
+class TuningWarning(UserWarning):
+    """An entry that tuning made is ignored."""
+
+
+def tuned_options(
+    graph: Graph,
+    groups: Sequence[Group],
+    tensors: Mapping[str, Tensor],
+    constants: Mapping[str, np.ndarray],
+    target: Target,
+    config: Config,
+) -> dict[str, NodeOptions]:
+    """The options that ``config`` has for the kernels of ``graph`` on this processor, by the first output of a group's anchor."""
+    table = config.tuned.get(processor_key(target))
+    if not isinstance(table, Mapping):
+        if table is not None:
+            _warn(processor_key(target), f"expected a table of entries, not {table!r}")
+        return {}
+    found: dict[str, NodeOptions] = {}
+    for name, anchor, laid_out in signatures(graph, groups, tensors, constants, target, config):
+        if name in table:
+            try:
+                options = parse_entry(table[name])
+                _check_algorithm(anchor, laid_out, constants, options, target)
+            except ConfigError as error:
+                _warn(name, str(error))
+            else:
+                found[anchor.outputs[0]] = options
+    return found
+
+
+def signatures(
+    graph: Graph,
+    groups: Sequence[Group],
+    tensors: Mapping[str, Tensor],
+    constants: Mapping[str, np.ndarray],
+    target: Target,
+    config: Config,
+) -> Iterator[tuple[str, Node, Mapping[str, Tensor]]]:
+    """The signature and the anchor of each group, and the tensors as they lie where nothing is tuned."""
+    known, arrays = dict(tensors), dict(constants)
+
+    def untuned(node: Node) -> NodeOptions:
+        return config.for_node(node.op, node.name)
+
+    for group in assign_layouts(graph.copy(), groups, known, arrays, target, untuned).groups:
+        yield signature(group, known, arrays), group.anchor, known
+
+
+def parse_entry(entry: Any) -> NodeOptions:
+    """The options of an entry. Raises ``ConfigError`` for what this loopnest does not know."""
+    if not isinstance(entry, Mapping):
+        raise ConfigError(f"expected a table of options, not {entry!r}")
+    entry = cast("Mapping[str, Any]", entry)
+    if entry.get("space", SPACE) != SPACE:
+        raise ConfigError(f"it is for version {entry['space']} of the space of schedules, this loopnest has version {SPACE}")
+    unknown = entry.keys() - REMARKS - CHOSEN
+    if unknown:
+        raise ConfigError(f"unknown option {', '.join(sorted(unknown))}; known: {', '.join(sorted(CHOSEN))}")
+    options = {key: value for key, value in entry.items() if key in CHOSEN}
+    if isinstance(options.get("tile"), Mapping):
+        options["tile"] = Tile(**options["tile"])
+    return NodeOptions(**options)
+
+
+def _check_algorithm(
+    node: Node, tensors: Mapping[str, Tensor], constants: Mapping[str, np.ndarray], options: NodeOptions, target: Target
+) -> None:
+    if options.conv == "auto":
+        return
+    legal = legal_algorithms(node, tensors, constants, options, target) if node.op == "Conv" else ()
+    if options.conv not in legal:
+        raise ConfigError(f"conv = {options.conv!r} is not for this kernel; legal: {', '.join(map(repr, legal)) or 'none'}")
+
+
+def _warn(where: str, reason: str) -> None:
+    warnings.warn(f"the tuned entry {where!r} is ignored: {reason}", TuningWarning, stacklevel=3)

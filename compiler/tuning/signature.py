@@ -1,0 +1,67 @@
+"""What names a kernel and a processor across models, readable by people.
+
+Conv+Relu, pads 1 1 1 1: 1x64x56x56 NCHW8c, const 64x64x3x3, const 64 -> 1x64x56x56 NCHW8c
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Container, Mapping
+from functools import cache
+from pathlib import Path
+
+from ...codegen.target import Target
+from ...ir import dtypes
+from ..group import Group
+from ..tensor import Tensor
+
+_USUAL = {
+    "group": (1,),
+    "strides": (1,),
+    "dilations": (1,),
+    "pads": (0,),
+    "transA": (0,),
+    "transB": (0,),
+    "alpha": (1.0,),
+    "beta": (1.0,),
+}
+"""Attributes that say nothing where they have no other values than these."""
+_SHOWN_BY_SHAPES = frozenset({"kernel_shape"})
+
+
+@cache
+def processor_name() -> str:
+    """The model of this machine's processor, as the system tells."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    named = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
+    return named or platform.processor() or platform.machine()
+
+
+def processor_key(target: Target) -> str:
+    """This machine's processor, with what code is generated for."""
+    return f"{processor_name()}, {target.cpu}, {target.isa}/{target.vector_bits}"
+
+
+def signature(group: Group, tensors: Mapping[str, Tensor], constants: Container[str]) -> str:
+    """What a group computes on which shapes, dtypes and layouts; ``tensors`` are laid out as without any tuning.
+
+    Kernels with the same signature need not be the same (a constant may be in the code), but what they choose from is.
+    """
+    words = [group.title]
+    for name, value in sorted(group.anchor.attrs.items()):
+        values = value if isinstance(value, tuple) else (value,)
+        told_already = name in _SHOWN_BY_SHAPES or all(v in _USUAL.get(name, ()) for v in values)
+        if not told_already and all(isinstance(v, int | float | str) for v in values):
+            words.append(f"{name} {' '.join(map(str, values))}")
+
+    def shown(name: str) -> str:
+        tensor = tensors[name]
+        dtype = "" if tensor.dtype is dtypes.float32 else f"{tensor.dtype} "
+        block = f" NCHW{tensor.layout.block}c" if tensor.layout.block else ""
+        return f"{'const ' if name in constants else ''}{dtype}{'x'.join(map(str, tensor.shape)) or 'scalar'}{block}"
+
+    inputs = ", ".join(shown(name) for name in group.inputs if name in tensors)
+    return f"{', '.join(words)}: {inputs} -> {', '.join(shown(name) for name in group.outputs)}"
