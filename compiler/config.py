@@ -14,7 +14,6 @@ import dataclasses
 import difflib
 import json
 import os
-import tomllib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -318,6 +317,8 @@ def load_config(config: Config | Mapping[str, Any] | str | os.PathLike[str] | No
         return _build(Config, config)
     if not isinstance(config, str | os.PathLike):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise ConfigError(f"config must be a loopnest.Config, a dict or the path of a TOML file, not {type(config).__name__}")
+    import tomllib
+
     path = Path(config)
     try:
         with path.open("rb") as file:

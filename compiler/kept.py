@@ -57,6 +57,7 @@ class KeptModel:
 
     def interface(self) -> Interface | None:
         """What the model takes and gives, if the cache knows."""
+        self._plans.bring_driver()  # while the model is hashed
         key = self._key()
         found = None if key is None else self._plans.interface(key)
         if found is None or self.content.external(found.files) != found.files:
@@ -98,16 +99,17 @@ class KeptModel:
         return CacheKey((*model.parts, ("files", json.dumps(self._files, sort_keys=True)), ("inputs", json.dumps(inputs))))
 
     def _key(self) -> CacheKey | None:
-        digest = self.content.digest
+        loopnest, packages = source_fingerprint(patterns=SOURCES), [f"{name} {version_of(name)}" for name in PACKAGES]
+        digest = self.content.digest  # waits for it
         if digest is None:
             return None
         return CacheKey(
             (
-                ("loopnest", source_fingerprint(patterns=SOURCES)),
-                ("packages", ", ".join(f"{package} {version_of(package)}" for package in PACKAGES)),
+                ("loopnest", loopnest),
+                ("packages", ", ".join(packages)),
+                ("model", digest),
                 ("target", json.dumps(asdict(self._setup.target))),
                 ("options", self._setup.config.decisive),
-                ("model", digest),
                 ("shapes", json.dumps(self._shapes, sort_keys=True)),
             )
         )

@@ -61,6 +61,11 @@ def object_code() -> tuple[str, bytes]:
     return _key(text), emit_ir(text)
 
 
+def wanted() -> str | None:
+    """The key of the driver that this process needs; None when it has one."""
+    return None if _drivers else _key(_text())
+
+
 def bring(key: str, code: bytes) -> None:
     """Spares this process compiling its driver, if it is the one that ``object_code`` made under ``key``."""
     if not _drivers:

@@ -6,7 +6,6 @@ import ctypes
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from math import prod
-from statistics import median
 from typing import Any
 
 import numpy as np
@@ -129,7 +128,7 @@ class Executable:
             self._call(inputs, None, address_of(row))
         steps = self.program.steps
         each = np.median(np.diff(stamps[1:], axis=1), axis=0) / 1e6
-        total = median(((stamps[1:, -1] - stamps[1:, 0]) / 1e6).tolist())
+        total = float(np.median((stamps[1:, -1] - stamps[1:, 0]) / 1e6))
         return Profile(
             tuple(
                 StepTime(step.name, step.op, step.kernel, float(ms), step.flops, step.bytes, step.layout)

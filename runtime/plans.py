@@ -1,7 +1,7 @@
 """Plans on disk, for processes that run a model which was planned before: neither onnx nor a compiler nor the model is needed then.
 
-Two kinds of records (``records.py``): the interface of a model, and a plan with its small constants. Kernels and large constants are files
-of their own (``cache.py``, ``arrays.py``), which plans refer to; a plan of which something is gone is as good as gone itself.
+Three kinds of records (``records.py``): the interface of a model, a plan with its small constants, and the driver. Kernels and large
+constants are files of their own (``cache.py``, ``arrays.py``), which plans refer to; a plan of which something is gone is as good as gone.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from ..ir.errors import VerificationError
+from . import driver
 from .arrays import MAPPED_BYTES, ArrayCache, bytes_of
 from .buffers import aligned, aligned_empty
 from .cache import CacheEntry, KernelCache
@@ -24,6 +25,7 @@ from .program import ALIGNMENT, TensorSpec
 from .records import MALFORMED, CacheKey, Form
 
 _INTERFACE = Form(b"LOOPNEST MODEL 1", "model")
+_DRIVER = Form(b"LOOPNEST DRIVER1", "driver")
 _PLAN = Form(b"LOOPNEST PLAN  1", "plan", ALIGNMENT)
 
 
@@ -92,6 +94,18 @@ class PlanCache:
             places.append({"key": array_key.parts, "nbytes": blob.nbytes})
         self.files.write(_name(key), _PLAN.encode(key, {"plan": data.to_dict(), "constants": places}, inline))
 
+    def bring_driver(self) -> None:
+        """Spares this process, or the next one, compiling the driver (``driver.py``), which all plans need. Raises ``LinkError``."""
+        wanted = driver.wanted()
+        if wanted is None:
+            return
+        key = CacheKey((("driver", wanted),))
+        code = self.files.read(_name(key), lambda file: _read_driver(key, file))
+        if code is None:
+            _, code = driver.object_code()
+            self.files.write(_name(key), _DRIVER.encode(key, {}, [code]))
+        driver.bring(wanted, code)
+
     def stored(self) -> Iterator[CacheKey]:
         """The keys of the valid plans on disk."""
         for name in self.files.names("plans"):
@@ -128,6 +142,11 @@ def _read_interface(key: CacheKey, file: BinaryIO) -> KeptInterface:
 def _spec(item: Mapping[str, Any]) -> TensorSpec:
     """As ``tensor_spec``, of any input or output, be it a tensor or not."""
     return TensorSpec(str(item["name"]), str(item["dtype"]), None if item["shape"] is None else tuple(item["shape"]))
+
+
+def _read_driver(key: CacheKey, file: BinaryIO) -> bytes:
+    data = file.read()
+    return data[_DRIVER.decode_for(key, data).body :]
 
 
 def _read_plan(key: CacheKey, file: BinaryIO) -> tuple[PlanData, list[np.ndarray | tuple[CacheKey, int]]]:
