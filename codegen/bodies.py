@@ -61,6 +61,21 @@ def registers(body: ir.Body) -> Iterator[ir.Buffer]:
         yield from (buffer for buffer in (*stores, *loads) if buffer.scope == "register")
 
 
+def accumulators(body: ir.Body, lanes: int) -> int:
+    """The vectors in registers that ``body`` stores to in one go, loops that are not unrolled counted as one iteration."""
+    total = 0
+    for stmt in body:
+        match stmt:
+            case ir.Store(buffer):
+                total += buffer.scope == "register"
+            case ir.For(_, extent, inner, kind):
+                count = int(extent.value) if kind in ("unroll", "vector") and isinstance(extent, ir.Const) else 1  # type: ignore[arg-type]
+                total += accumulators(inner, lanes) * (-(-count // lanes) if kind == "vector" else count)
+            case _:
+                pass
+    return total
+
+
 _SIMPLE = frozenset({"neg", "not", "abs", "isnan", "isinf", "sqrt"})
 """Functions of an instruction or two."""
 

@@ -20,7 +20,7 @@ import llvmlite.ir as ll
 from ..ir import loops as ir
 from . import arith, transpose
 from .arith import I32, I64, splat
-from .bodies import at, computes, constant_extent, has_registers, narrowest, reduced, widest
+from .bodies import accumulators, at, computes, constant_extent, has_registers, narrowest, reduced, widest
 from .emit_state import Lanes, is_zero, number
 from .emit_values import Values
 from .tails import repeatable
@@ -31,6 +31,9 @@ _ACCUMULATORS = 4
 """Independent partial results of a vector reduction, to hide the latency of its operation."""
 _SHORT = 8
 """A loop of at most this many iterations may be unrolled by LLVM."""
+_TILE = 6
+"""A loop that adds to this many registers has no overhead to save. Unrolled, it would keep what iterations share (neighbouring windows of
+a convolution) in registers that it does not have."""
 
 
 class Emitter(Values):
@@ -158,7 +161,8 @@ class Emitter(Values):
         elif loop.kind == "vector" and self.lanes is None:
             self.vector_loop(loop)
         elif self.lanes is not None or not self.transposed(loop):
-            with self.counted(I64(0), self.value(loop.extent), 1, loop.var.name) as i:
+            long = accumulators(loop.body, self.target.lanes(widest(loop.body))) >= _TILE
+            with self.counted(I64(0), self.value(loop.extent), 1, loop.var.name, long=long) as i:
                 self.values[loop.var] = i
                 self.body(loop.body)
 
@@ -168,8 +172,8 @@ class Emitter(Values):
         return block is not None and transpose.emit(self, block, self.target.lanes(widest(block.inner.body)))
 
     @contextmanager
-    def counted(self, start: ll.Value, end: ll.Value, step: int, name: str) -> Generator[ll.Value]:
-        """``for i in range(start, end, step)`` as a rotated loop."""
+    def counted(self, start: ll.Value, end: ll.Value, step: int, name: str, *, long: bool = False) -> Generator[ll.Value]:
+        """``for i in range(start, end, step)`` as a rotated loop. LLVM is not to unroll it where it, or one inside it, is ``long``."""
         b, long_loops = self.builder, self.long_loops
         before = b.block
         head, after = b.append_basic_block(f"{name}.loop"), b.append_basic_block(f"{name}.end")
@@ -182,14 +186,14 @@ class Emitter(Values):
         following = b.add(i, I64(step), flags=("nsw",))
         i.add_incoming(following, b.block)
         back = b.cbranch(b.icmp_signed("<", following, end), head, after)
-        if self.long_loops > long_loops or not is_short(start, end, step):
+        if long or self.long_loops > long_loops or not is_short(start, end, step):
             back.set_metadata("llvm.loop", self.rolled())
             self.long_loops += 1
         b.position_at_end(after)
 
     def rolled(self) -> ll.MDValue:
-        """What tells LLVM not to unroll a loop: that is the schedule's decision. Nests of short constant loops LLVM may unroll, which folds
-        indices."""
+        """What tells LLVM not to unroll a loop: that is the schedule's decision. Nests of short constant loops that are not register tiles
+        LLVM may unroll, which folds indices."""
         node = self.builder.module.add_metadata([["llvm.loop.unroll.disable"]])
         if len(node.operands) == 1:
             node.operands = (node, *node.operands)  # a loop's node names itself first (LLVM Language Reference, 'llvm.loop')

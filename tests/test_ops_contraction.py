@@ -11,7 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import loopnest
+from loopnest.codegen.kernel import emit_kernel
+from loopnest.codegen.target import resolve
 from tests.graphs import make_model, onnxruntime, values
+from tests.kernels import kernels_of
 
 EXTENTS = st.sampled_from([1, 7, 8, 9, 15, 16, 17, 31, 33])
 
@@ -261,3 +264,12 @@ def test_shapes_that_do_not_fit_are_named(x: tuple[int, ...], w: tuple[int, ...]
     with pytest.raises(loopnest.ModelError, match=says) as error:
         loopnest.compile(model)(values(*x))
     assert "the_conv" in str(error.value)
+
+
+def test_loops_around_a_register_tile_stay_loops(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What neighbouring windows share is read again: unrolled, LLVM would keep it, and sums would leave their registers."""
+    node = oh.make_node("Conv", ["x", "w"], ["y"], strides=[2, 2])
+    model = make_model([node], {"x": [1, 3, 25, 25]}, ["y"], {"w": values(16, 3, 3, 3)})
+    source = next(s for s in kernels_of(model, monkeypatch) if "acc" in s.text)
+    assembly = emit_kernel(source, resolve("cpu-avx2")).assembly()
+    assert assembly.count("vfmadd") == 12

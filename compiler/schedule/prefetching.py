@@ -22,13 +22,16 @@ _NEAR = 256
 
 
 def blocks_ahead(b: Builder, load: ir.Load, loops: Sequence[ir.Var], row: ir.Var, cycles: float, prefetch: int = AHEAD) -> None:
-    """Inside of the first of ``loops``: the lines that ``load`` reads ``prefetch`` cycles later. One product takes ``cycles``."""
+    """Inside of the first of ``loops``, if it is so long: the lines that ``load`` reads ``prefetch`` cycles later. One product takes
+    ``cycles``."""
     step = step_of(load, loops[0]) if loops else None
     if step is None or abs(step) < _NEAR:
         return
     outer, inner = loops[0], loops[1:]
     each = cycles * prod(ir.hint(v.extent) for v in inner if v.extent is not None)
     distance = max(1, round(prefetch / each))
+    if outer.extent is not None and ir.hint(outer.extent) <= distance:
+        return
     for at in _lines(load, inner, row):
         place = {outer: outer + distance, **at}
         b.emit(ir.Prefetch(load.buffer, tuple(ir.substitute(i, place) for i in load.index)))
