@@ -287,10 +287,10 @@ class Config(NodeOptions):
 
     @property
     def decisive(self) -> str:
-        """The options that change a plan or a kernel, those of operator types and nodes included: equal for two configs that compile any
-        model to the same."""
-        decide = {spec.name: getattr(self, spec.name) for spec, _ in _options(Config) if spec.metadata["effect"] != "none"}
-        return json.dumps({**decide, "op": self.op, "node": self.node}, default=dataclasses.asdict, sort_keys=True)
+        """All that changes a plan or a kernel, overrides and what was tuned included: equal for two configs that compile any model to the
+        same. Raises ``TypeError`` where the tables of ``tuned`` are none."""
+        decide = {spec.name: getattr(self, spec.name) for spec in fields(self) if spec.metadata.get("effect") != "none"}
+        return json.dumps(decide, default=dataclasses.asdict, sort_keys=True)
 
     @property
     def dump_directory(self) -> Path | None:

@@ -15,6 +15,7 @@ import numpy as np
 
 from ..runtime.arrays import ArrayCache
 from ..runtime.cache import source_fingerprint
+from ..runtime.cpus import processor_name
 from ..runtime.direct import Direct
 from ..runtime.model import Key
 from ..runtime.plan_data import Interface, PlanData
@@ -35,12 +36,16 @@ PACKAGES = ("llvmlite", "numba", "numpy", "onnx", "ml_dtypes")
 class KeptModel:
     """What the cache has of one model, for one setup and the dims that the user fixed; where plans of it are put."""
 
-    def __init__(self, content: Content, setup: Setup, shapes: Mapping[str, Sequence[int]], plans: PlanCache) -> None:
+    def __init__(
+        self, content: Content, setup: Setup, options: str, shapes: Mapping[str, Sequence[int]], plans: PlanCache
+    ) -> None:
         self.content = content
         self.arrays = ArrayCache(plans.files)
         self._plans = plans
-        self._setup = setup
-        self._shapes = shapes
+        processor = [processor_name()] if setup.config.tuned else []  # what was tuned is for one
+        self._target = json.dumps([asdict(setup.target), *processor])
+        self._options = options
+        self._shapes = json.dumps(shapes, sort_keys=True)
         self._files: Mapping[str, str] = {}
 
     @staticmethod
@@ -50,10 +55,14 @@ class KeptModel:
         if cache is None or cache.files is None or config.verifies or config.dump_directory is not None:
             return None
         extents = _extents(shapes)
+        try:
+            options = config.decisive
+        except TypeError:
+            return None
         content = None if extents is None else Content.of(model)
         if content is None or extents is None:
             return None
-        return KeptModel(content, setup, extents, PlanCache(cache, cache.files))
+        return KeptModel(content, setup, options, extents, PlanCache(cache, cache.files))
 
     def interface(self) -> Interface | None:
         """What the model takes and gives, if the cache knows."""
@@ -108,9 +117,9 @@ class KeptModel:
                 ("loopnest", loopnest),
                 ("packages", ", ".join(packages)),
                 ("model", digest),
-                ("target", json.dumps(asdict(self._setup.target))),
-                ("options", self._setup.config.decisive),
-                ("shapes", json.dumps(self._shapes, sort_keys=True)),
+                ("target", self._target),
+                ("options", self._options),
+                ("shapes", self._shapes),
             )
         )
 

@@ -1,9 +1,11 @@
-"""How many CPUs this process may use: affinity mask and cgroup quota, not the size of the machine."""
+"""How many CPUs this process may use (affinity mask and cgroup quota, not the size of the machine), and which they are."""
 
 from __future__ import annotations
 
 import os
+import platform
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 
@@ -15,6 +17,17 @@ def available_cpus(root: Path = Path("/")) -> int:
     affinity = getattr(os, "sched_getaffinity", None)
     count = len(affinity(0)) if affinity else os.cpu_count() or 1
     return max(1, min([count, *(int(quota) for quota in _quotas(root))]))
+
+
+@cache
+def processor_name() -> str:
+    """The model of this machine's processor, as the system tells."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    named = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
+    return named or platform.processor() or platform.machine()
 
 
 def _quotas(root: Path) -> Iterator[float]:

@@ -144,6 +144,10 @@ def test_an_option_is_in_the_key_of_plans_if_it_changes_them(name: str) -> None:
         assert len(set(keys)) == 3
 
 
+def test_what_was_tuned_is_in_the_key_of_plans() -> None:
+    assert Config(tuned={"a processor": {"a kernel": {"unroll": 2}}}).decisive != Config().decisive
+
+
 def test_opt_levels() -> None:
     programs = [program(loopnest.compile(network(), config={"opt_level": level})) for level in range(4)]
     assert titles(programs[0]) == ["Conv", "BatchNormalization", "Relu", "Identity", "Conv", "Add", "Relu"]

@@ -251,7 +251,7 @@ def test_a_model_too_large_for_the_cache(compiled: Compile, reads: list[Any], tm
 
 @pytest.mark.parametrize(
     "change",
-    ["weights", "shapes", "target", "sources", "numba", "options"],
+    ["weights", "shapes", "target", "sources", "numba", "options", "tuned"],
 )
 def test_what_makes_another_plan(compiled: Compile, reads: list[Any], monkeypatch: pytest.MonkeyPatch, change: str) -> None:
     compiled(network("n"), shapes={"ids": (3,)})
@@ -267,8 +267,10 @@ def test_what_makes_another_plan(compiled: Compile, reads: list[Any], monkeypatc
         monkeypatch.setattr(kept, "source_fingerprint", lambda **_: "edited")
     elif change == "numba":
         monkeypatch.setattr(kept, "version_of", lambda name: {"numba": "99"}.get(name, "1"))
-    else:
+    elif change == "options":
         options["config"] = {"node": {"product": {"fuse": False}}}
+    else:
+        options["config"] = {"tuned": {"another processor": {"MatMul": {"unroll": 2}}}}
     f = compiled(network("n", seed), **options)
     assert len(reads) == 2
     ids = np.arange(4) if change == "shapes" else IDS

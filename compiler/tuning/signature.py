@@ -5,13 +5,11 @@ Conv+Relu, pads 1 1 1 1: 1x64x56x56 NCHW8c, const 64x64x3x3, const 64 -> 1x64x56
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Container, Mapping
-from functools import cache
-from pathlib import Path
 
 from ...codegen.target import Target
 from ...ir import dtypes
+from ...runtime.cpus import processor_name
 from ..group import Group
 from ..tensor import Tensor
 
@@ -27,17 +25,6 @@ _USUAL = {
 }
 """Attributes that say nothing where they have no other values than these."""
 _SHOWN_BY_SHAPES = frozenset({"kernel_shape"})
-
-
-@cache
-def processor_name() -> str:
-    """The model of this machine's processor, as the system tells."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    named = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
-    return named or platform.processor() or platform.machine()
 
 
 def processor_key(target: Target) -> str:
