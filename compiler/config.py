@@ -26,7 +26,7 @@ Effect = Literal["kernel", "plan", "none"]
 """What an option changes: ``kernel`` the machine code (and the plan), ``plan`` only which kernels run on what, ``none`` neither."""
 
 Layout = Literal["auto", "plain"]
-Order = Literal["auto", "columns", "rows"]
+Order = Literal["auto", "columns", "rows", "groups"]
 Algorithm = Literal["auto", "direct", "winograd2", "winograd4", "winograd6"]
 
 
@@ -131,7 +131,7 @@ class Tile(_Validated):
 TILE = Rule("a table with some of the integers m, n, k", _parse_tile)
 ALGORITHM = one_of("auto", "direct", "winograd2", "winograd4", "winograd6")
 LAYOUT = one_of("auto", "plain")
-ORDER = one_of("auto", "columns", "rows")
+ORDER = one_of("auto", "columns", "rows", "groups")
 VECTOR = one_of(None, 128, 256, 512)
 FLAG = one_of(True, False)
 
@@ -160,7 +160,8 @@ class NodeOptions(_Validated):
         "auto",
         ORDER,
         "kernel",
-        "loops around the tiles of a sum of products: blocks of columns outside (weights are read once), or chunks of rows",
+        "loops around the tiles of a sum of products: blocks of columns outside (weights are read once), chunks of rows, or "
+        "groups of blocks side by side, part by part of a long sum",
     )
     tasks: int | None = _option(
         None, integer(1, 4096, optional=True), "kernel", "kernels with fewer tasks than this are cut further, where they can be"

@@ -12,7 +12,12 @@ from tests.kernels import kernels_of
 
 @pytest.mark.parametrize(
     "op, x, w",
-    [("MatMul", (512, 512), (512, 96)), ("MatMul", (1, 4, 256, 64), (64, 512)), ("Conv", (1, 512, 28, 28), (96, 512, 1, 1))],
+    [
+        ("MatMul", (16, 512), (512, 512)),
+        ("MatMul", (512, 512), (512, 96)),
+        ("MatMul", (1, 4, 256, 64), (64, 512)),
+        ("Conv", (1, 512, 28, 28), (96, 512, 1, 1)),
+    ],
 )
 def test_the_next_part_of_the_weights(op: str, x: tuple[int, ...], w: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
     model = make_model([oh.make_node(op, ["x", "w"], ["y"])], {"x": x}, ["y"], {"w": values(*w)})

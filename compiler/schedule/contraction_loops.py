@@ -11,7 +11,7 @@ from ..ops.builder import neutral
 from .contraction import Contraction, depends
 from .contraction_sums import Sum, sum_loops
 from .contraction_tasks import cut
-from .prefetching import AHEAD, PartAhead, blocks_ahead
+from .prefetching import AHEAD, PartAhead, blocks_ahead, in_steps
 from .reduction import step_of
 from .register_blocks import ColumnBlocks
 from .register_tile import PART, register_tile
@@ -60,22 +60,24 @@ class _Emission:
         self.b = a.lowering.builder
         self.height, columns = registers.rows, registers.columns
         self.lanes = a.lowering.target.lanes(a.term.dtype.bits)
-        count = self.blocks.count
-        self.block: ir.Expr = ir.Var("vo", extent=ir.Const(count)) if count > 1 else ir.ZERO
         self.column = ir.Var("v", extent=ir.Const(columns))
         self.outer = [i for i in range(len(a.axes)) if i not in (a.vector, a.row, a.band) and not ir.is_const(a.extents[i], 1)]
         self.tiles, self.rest = divmod(a.rows, self.height)
+        self.tasks = cut(a, self.outer, self.blocks, self.sum)
+        groups, each = self.blocks.count // self.tasks.group, self.tasks.group
+        self.group: ir.Expr = ir.Var("vo", extent=ir.Const(groups)) if groups > 1 else ir.ZERO
+        self.side: tuple[ir.Var, ...] = (ir.Var("vi", extent=ir.Const(each)),) if each > 1 else ()
+        self.block = self.group * each + self.side[0] if self.side else self.group
 
     # --- tasks -----------------------------------------------------------------------------------------------------------------
 
     def emit(self) -> None:
         """The parallel loops: outer axes, blocks of columns, and as many chunks of rows as make enough tasks."""
         a, b = self.a, self.b
-        tasks = cut(a, self.outer, self.blocks.count)
-        self._cut(tasks.chunks)
-        inner = [self.block, self.bands.number, self.strips.number]
-        if tasks.rows_first:
-            inner = [*inner[1:], self.block]
+        self._cut(self.tasks.chunks)
+        inner = [self.group, self.bands.number, self.strips.number]
+        if self.tasks.rows_first:
+            inner = [*inner[1:], self.group]
         loops = [*(a.axes[i] for i in self.outer), *(v for v in (a.group, *inner) if isinstance(v, ir.Var))]
         with b.collect() as body:
             self._task()
@@ -117,14 +119,17 @@ class _Emission:
             self._each_tile(lambda place, _, total, finish: a.lowering.write(a.tensor.name, place, finish(total)))
             return
         rows = self.strips.length * self.height if isinstance(self.strips.number, ir.Var) else self.row_extent
-        totals = b.scratch("totals", a.term.dtype, (self.bands.length, rows, ir.Const(self.blocks.registers.columns)))
-        self._each_row(lambda _, cell: b.store(totals, cell, neutral("add", a.term.dtype)))
-        with b.nested(self.sum.parts):
+        first = ir.Const(self.tasks.group) if self.side else self.bands.length
+        totals = b.scratch("totals", a.term.dtype, (first, rows, ir.Const(self.blocks.registers.columns)))
+        with b.nested(self.side):
+            self._each_row(lambda _, cell: b.store(totals, cell, neutral("add", a.term.dtype)))
+        with b.nested((*self.sum.parts, *self.side)):
             self._pack_scratch()
             self._each_tile(lambda _, cell, total, finish: b.store(totals, cell, ir.Load(totals, cell) + total))
-        self._each_row(
-            lambda place, cell: a.lowering.write(a.tensor.name, place, a.define(*place).finish(ir.Load(totals, cell)))
-        )
+        with b.nested(self.side):
+            self._each_row(
+                lambda place, cell: a.lowering.write(a.tensor.name, place, a.define(*place).finish(ir.Load(totals, cell)))
+            )
 
     @property
     def row_extent(self) -> ir.Expr:
@@ -170,7 +175,7 @@ class _Emission:
             first = self.strips.number * self.strips.length * self.height
             rows = ir.minimum(self.strips.length * self.height, rows - first)
         with self._each_band() as (inner, band), self._loop("row", rows) as row, self._columns():
-            emit(self._place(band, first + row), (inner, row, self.column))
+            emit(self._place(band, first + row), (self._outermost(inner), row, self.column))
 
     def _each_tile(self, write: Write) -> None:
         """Loops over the tiles of a task, those with fewer rows last."""
@@ -189,7 +194,11 @@ class _Emission:
 
     def _at(self, inner: ir.Expr, band: ir.Expr, first: ir.Expr, local: ir.Expr) -> At:
         """From a row of a tile to its place in the result and in the totals."""
-        return lambda row: (self._place(band, first + row), (inner, local + row, self.column))
+        return lambda row: (self._place(band, first + row), (self._outermost(inner), local + row, self.column))
+
+    def _outermost(self, band: ir.Expr) -> ir.Expr:
+        """The place in the totals along their first axis: the row of the band, or the block of columns."""
+        return self.side[0] if self.side else band
 
     # --- one tile --------------------------------------------------------------------------------------------------------------
 
@@ -203,14 +212,13 @@ class _Emission:
         term = self._pack_constants(self._replace_packed(reduce.term(*self.sum.values)), place, row)
         row = row if isinstance(row, ir.Var) else ir.Var("r", extent=ir.ONE)
         loops = self.sum.loops
-        loads = [e for e in ir.walk(term) if isinstance(e, ir.Load)]
-
-        parts: list[PartAhead] = []
         prefetch = a.lowering.choices.take("prefetch", AHEAD, range(8 * AHEAD + 1))
-        if prefetch and share is not None and (self.sum.parts or isinstance(self.block, ir.Var)):
-            common = [e for e in loads if e.buffer in self.weights and not depends(e, row)]
-            weights = [e for e in common if e.index[-1] is self.column and self.sum.length is None]
-            parts = [PartAhead(load, (*loops, self.column), share, self._shares()) for load in weights]
+        share = share if prefetch else None
+        parts = self._parts_ahead(term, loops, row, share)
+        if any(part.many for part in parts):
+            loops, term = in_steps(loops, term, max(part.lines(part.shares) for part in parts))
+            parts = self._parts_ahead(term, loops, row, share)
+        loads = [e for e in ir.walk(term) if isinstance(e, ir.Load)]
         for part in parts:
             part.before(b)
 
@@ -223,6 +231,15 @@ class _Emission:
 
         register_tile(b, row, self.column, loops, term, lambda total: write(place, cell, total, reduce.finish), ahead=ahead)
 
+    def _parts_ahead(self, term: ir.Expr, loops: tuple[ir.Var, ...], row: ir.Var, share: ir.Expr | None) -> list[PartAhead]:
+        """The parts of the weights that come next, where there are more than one."""
+        if share is None or self.sum.length is not None or not (self.sum.parts or isinstance(self.group, ir.Var)):
+            return []
+        loads = [e for e in ir.walk(term) if isinstance(e, ir.Load)]
+        common = [e for e in loads if e.buffer in self.weights and not depends(e, row)]
+        weights = [e for e in common if e.index[-1] is self.column]
+        return [PartAhead(load, (*loops, self.column), share, self._shares()) for load in weights]
+
     def _shares(self) -> int:
         """Tiles in a task."""
         return max(1, ir.hint(self.bands.length) * min(ir.hint(self.strips.length), self.tiles))
@@ -230,8 +247,9 @@ class _Emission:
     def _pack_constants(self, term: ir.Expr, place: Place, row: ir.Expr) -> ir.Expr:
         """Replaces each load of a constant by one of a copy laid out in the order of the loops."""
         around = [v for e in place for v in ir.walk(e) if isinstance(v, ir.Var)]
-        order = dict.fromkeys([*around, *self.sum.parts, *self.sum.loops, row, self.column])
-        for last in (row, self.column):
+        order = dict.fromkeys([*around, *self.sum.parts, *self.side, *self.sum.loops, row, self.column])
+        inside = (*self.sum.parts, *self.side, *self.sum.loops) if self.side else ()
+        for last in (*inside, row, self.column):
             order[last] = order.pop(last)
 
         def replace(load: ir.Load) -> ir.Expr:

@@ -3,18 +3,29 @@
 Blocks of columns first: the weights are read once, and all rows once per block of columns. Chunks of rows first: a chunk stays in the
 second cache while all columns pass, so the rows are read once, and the weights once per chunk. That has to move half as many bytes to be
 worth it: a part of the weights serves fewer rows then.
+
+Groups of blocks of columns, where sums come in parts: a part of a chunk of rows stays in the cache while the blocks of a group pass,
+with the totals of all of them. Rows are read once per group, and chunks may be as high as one part of them allows.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
 
 from ...ir import loops as ir
 from .contraction import Contraction, depends
+from .contraction_sums import Sum
+from .reduction import step_of
+from .register_blocks import ColumnBlocks
 
 TASKS = 16
 """Fewer tasks than this are cut further, for the workers' sake."""
+_LEAST_TASKS = 4
+"""Groups of blocks of columns are not so large that there are fewer tasks."""
+_LEAST_ROWS = 64
+"""Rows, at least, of a chunk that a group of blocks passes by: they all use a part of the weights that lies in the first cache."""
 
 
 @dataclass(frozen=True)
@@ -23,21 +34,51 @@ class Tasks:
 
     chunks: int
     rows_first: bool
+    group: int = 1
+    """Blocks of columns that a task does side by side, part by part of the sum."""
 
 
-def cut(a: Contraction, outer: list[int], blocks: int) -> Tasks:
-    """The tasks for ``blocks`` blocks of columns inside of the axes ``outer``."""
+def cut(a: Contraction, outer: list[int], blocks: ColumnBlocks, total: Sum) -> Tasks:
+    """The tasks for ``blocks`` of columns inside of the axes ``outer``, of sums ``total``."""
     apart = prod(a.sizes[i] for i in outer) * a.groups
     choices = a.lowering.choices
-    enough = -(-choices.take("tasks", TASKS, range(1, 1025)) // max(1, apart * blocks))
+    enough = -(-choices.take("tasks", TASKS, range(1, 1025)) // max(1, apart * blocks.count))
     rows = sum(_bytes(a, load, outer) for load in a.loads() if load not in a.moving)
     columns = sum(_bytes(a, load, outer) for load in a.moving)
     cache = a.lowering.target.l2
     resident = -(-rows // (cache // 2))
-    worth = rows > cache * 3 // 4 and 2 * (rows + resident * columns) < columns + blocks * rows
-    if choices.take("order", "rows" if worth else "columns", ("columns", "rows")) == "rows":
-        return Tasks(max(resident, enough), rows_first=True)
-    return Tasks(enough, rows_first=False)
+    ways = {"columns": Tasks(enough, rows_first=False), "rows": Tasks(max(resident, enough), rows_first=True)}
+    best, moved = "columns", columns + blocks.count * rows
+    if 2 * (rows + resident * columns) < moved:
+        best, moved = "rows", rows + resident * columns
+    groups = [
+        (rows * (blocks.count // way.group) + columns * way.chunks, way.chunks, way) for way in _groups(a, apart, blocks, total)
+    ]
+    if groups:
+        least, _, ways["groups"] = min(groups, key=lambda way: way[:2])
+        best = "groups" if 2 * least < moved else best
+    return ways[choices.take("order", best if rows > cache * 3 // 4 else "columns", tuple(ways))]
+
+
+def _groups(a: Contraction, apart: int, blocks: ColumnBlocks, total: Sum) -> Iterator[Tasks]:
+    """Ways to do several blocks of columns side by side: a part of the rows of a chunk, and their totals, stay in the second cache."""
+    if not total.parts or a.band is not None or not _rows_lie_along(a, total):
+        return
+    part = prod(ir.hint(total.extent(v)) for v in total.loops)
+    room = a.lowering.target.l2 * 5 // 8 // a.term.dtype.itemsize
+    for chunks in range(1, max(1, a.rows // _LEAST_ROWS) + 1):
+        rows = -(-a.rows // chunks) + blocks.registers.rows
+        for group in range(2, blocks.count + 1):
+            fits = rows * (part + group * blocks.registers.columns) <= room
+            if blocks.count % group == 0 and fits and apart * chunks * (blocks.count // group) >= _LEAST_TASKS:
+                yield Tasks(chunks, rows_first=True, group=group)
+
+
+def _rows_lie_along(a: Contraction, total: Sum) -> bool:
+    """Whether what a part of a row reads are neighbours in memory, and what moves along the columns are constants, which are packed."""
+    rows = [load for load in a.loads() if load not in a.moving]
+    along = len(total.loops) == len(a.reduced) == 1 and all(step_of(load, a.reduced[0]) in (0, 1) for load in rows)
+    return along and all(a.constant(load) is not None for load in a.moving)
 
 
 def _bytes(a: Contraction, load: ir.Load, outer: list[int]) -> int:

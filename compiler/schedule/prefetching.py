@@ -17,6 +17,8 @@ AHEAD = 200
 """Cycles by which a line is asked for before it is read: a little more than the latency of the third cache."""
 _AT_ONCE = 16
 """Lines that are asked for in one go: processors keep track of about 24."""
+_SHORTEST = 16
+"""Iterations, at least, of a loop inside of one that asks for lines."""
 _NEAR = 256
 """Elements; what processors foresee by themselves moves by fewer."""
 
@@ -48,6 +50,19 @@ def _lines(load: ir.Load, inner: Sequence[ir.Var], row: ir.Var) -> Iterator[dict
     yield from loads
 
 
+def in_steps(loops: Sequence[ir.Var], term: ir.Expr, lines: int) -> tuple[tuple[ir.Var, ...], ir.Expr]:
+    """One loop as two, so that ``lines`` can be asked for a few at a time in the outer one, and ``term`` in them; else what is given."""
+    extent = loops[0].extent
+    if len(loops) != 1 or not isinstance(extent, ir.Const):
+        return tuple(loops), term
+    count = ir.hint(extent)
+    steps = next((n for n in range(2, count // _SHORTEST + 1) if count % n == 0 and lines <= n * _AT_ONCE * 3 // 4), 1)
+    if steps == 1:
+        return tuple(loops), term
+    outer, inner = (ir.Var(f"{loops[0].name}_{part}", extent=ir.Const(n)) for part, n in (("o", steps), ("i", count // steps)))
+    return (outer, inner), ir.substitute(term, {loops[0]: outer * (count // steps) + inner})
+
+
 @dataclass(frozen=True)
 class PartAhead:
     """The lines of the next part of a packed operand, which ``load`` reads in the loops ``part``, asked for by ``shares`` tiles in turn,
@@ -59,23 +74,28 @@ class PartAhead:
     shares: int
 
     def before(self, b: Builder) -> None:
-        if self._lines(self.shares) <= _AT_ONCE:
+        if not self.many:
             self._emit(b, self.share, self.shares)
 
     def inside(self, b: Builder) -> None:
         first, count = self.part[0], ir.hint(self.part[0].extent) if self.part[0].extent is not None else 1
-        if self._lines(self.shares) > _AT_ONCE and len(self.part) > 2:
+        if self.many and len(self.part) > 2:
             self._emit(b, self.share * count + first, self.shares * count)
+
+    @property
+    def many(self) -> bool:
+        """Whether there are too many lines to ask for all at once."""
+        return self.lines(self.shares) > _AT_ONCE
 
     @property
     def extent(self) -> int:
         return prod(ir.hint(v.extent) for v in self.part if v.extent is not None)
 
-    def _lines(self, shares: int) -> int:
+    def lines(self, shares: int) -> int:
         return -(-self.extent * self.load.dtype.itemsize // (LINE * shares))
 
     def _emit(self, b: Builder, share: ir.Expr, shares: int) -> None:
-        line, lines = LINE // self.load.dtype.itemsize, self._lines(shares)
+        line, lines = LINE // self.load.dtype.itemsize, self.lines(shares)
         *outer, _ = (ir.substitute(i, dict.fromkeys(self.part, ir.ZERO)) for i in self.load.index)
         for i in range(lines):
             b.emit(ir.Prefetch(self.load.buffer, (*outer, share * (lines * line) + (self.extent + i * line)), 2))

@@ -1,0 +1,51 @@
+"""Matrix products cut into chunks of rows and groups of blocks of columns."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import onnx.helper as oh
+import pytest
+
+import loopnest
+from loopnest.compiler.schedule import contraction_loops
+from tests.graphs import make_model, tensor, values
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(
+    "rows, summed, columns, threads",
+    [(193, 768, 192, 1), (260, 520, 200, 2), (97, 1536, 100, 1), (131, 1030, 48, 2), (1009, 2048, 192, 2), (128, 2048, 7, 1)],
+)
+def test_products_larger_than_the_second_cache(
+    rows: int, summed: int, columns: int, threads: int, dtype: type[np.floating], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    groups: list[int] = []
+    cut = contraction_loops.cut
+
+    def record(*args: object) -> object:
+        tasks = cut(*args)  # type: ignore[arg-type]
+        groups.append(tasks.group)
+        return tasks
+
+    monkeypatch.setattr(contraction_loops, "cut", record)
+    x, w = values(rows, summed).astype(dtype), values(summed, columns, seed=1).astype(dtype)
+    bias, rest = values(columns, seed=2).astype(dtype), values(rows, columns, seed=3).astype(dtype)
+    kind = onnx.TensorProto.FLOAT if dtype is np.float32 else onnx.TensorProto.DOUBLE
+    nodes = [
+        oh.make_node("MatMul", ["x", "w"], ["p"]),
+        oh.make_node("Add", ["p", "b"], ["s"]),
+        oh.make_node("Add", ["s", "r"], ["y"]),
+    ]
+    inputs = {"x": tensor("x", x.shape, kind), "r": tensor("r", rest.shape, kind)}
+    f = loopnest.compile(make_model(nodes, inputs, ["y"], {"w": w, "b": bias}), threads=threads)
+    expected = x.astype(np.float64) @ w.astype(np.float64) + bias + rest
+    np.testing.assert_allclose(f(x=x, r=rest), expected, rtol=0, atol=np.finfo(dtype).eps * summed)
+    assert max(groups) > 1 or rows * summed * x.itemsize < 4_000_000
+
+
+@pytest.mark.parametrize("order", ["columns", "rows", "groups"])
+def test_every_order_gives_the_same_sums(order: str) -> None:
+    x, w = values(100, 512), values(512, 200, seed=1)
+    model = make_model([oh.make_node("MatMul", ["x", "w"], ["y"])], {"x": x.shape}, ["y"], {"w": w})
+    np.testing.assert_array_equal(loopnest.compile(model, config={"order": order})(x), loopnest.compile(model)(x))
