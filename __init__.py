@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .compiler.api import compile as compile
     from .compiler.check import check as check
     from .compiler.config import Config as Config
+    from .compiler.precompile import precompile as precompile
     from .ir.errors import ArtifactError as ArtifactError
     from .ir.errors import ConfigError as ConfigError
     from .ir.errors import IncompatibleArtifactError as IncompatibleArtifactError
@@ -32,6 +33,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "compile": ".compiler.api",
     "check": ".compiler.check",
+    "precompile": ".compiler.precompile",
     "load": ".runtime.artifact",
     "Config": ".compiler.config",
     "CompiledModel": ".runtime.model",
@@ -68,6 +70,7 @@ __all__ = [
     "check",
     "compile",
     "load",
+    "precompile",
 ]
 
 

@@ -10,6 +10,7 @@ from ..runtime.arrays import ArrayCache
 from ..runtime.buffers import Workspaces
 from ..runtime.compile_report import CompileReport
 from ..runtime.executor import Executable
+from ..runtime.foreign import Foreign
 from . import progress
 from .config import Config
 from .dump import Dump
@@ -62,6 +63,8 @@ class Engine:
         if self.dump.directory is not None:
             self._dump_kernels(plan)
         addresses = self.kernels.addresses_of(plan.kernels)
+        if self.setup.foreign:
+            return Foreign(plan.program, plan.constants, self.kernels.objects, self.setup.foreign)
         return Executable(
             plan.program, addresses, plan.constants, self.setup.threads, workspaces=self.workspaces, keep=self.kernels
         )

@@ -167,7 +167,7 @@ class Kernels:
             objects = {digest: self._objects[digest] for digest in missing if digest not in self._addresses}
             if objects:
                 with progress.stage("link", quiet=True):
-                    linked = link(objects)
+                    linked = link(objects) if self.target.runs_here else Linked(objects, dict.fromkeys(objects, 0), ())
                 self._linked.append(linked)
                 self._addresses.update((digest, linked.address(digest)) for digest in objects)
         progress.report("kernels", len(missing), len(missing))

@@ -20,6 +20,7 @@ from ..ir.errors import ModelError
 from ..runtime.buffers import Workspaces
 from ..runtime.compile_report import CompileReport
 from ..runtime.direct import Direct
+from ..runtime.foreign import Foreign
 from ..runtime.linker import link
 from ..runtime.model import CompiledModel, Planner, Runner, key_of
 from ..runtime.plan_data import Interface
@@ -89,7 +90,10 @@ class LazyPlanner:
         """A plan of the cache, ready to run."""
         self.report.add(found=len(found.kernels))
         with progress.measuring(self.report), progress.stage("link", quiet=True):
-            linked = link({digest: (entry.object_code, entry.symbol) for digest, entry in found.kernels.items()})
+            objects = {digest: (entry.object_code, entry.symbol) for digest, entry in found.kernels.items()}
+            if self.setup.foreign:
+                return Direct(Foreign(found.data.program, found.constants, objects, self.setup.foreign), found.data.picks)
+            linked = link(objects)
             return found.data.runnable(
                 linked.addresses, found.constants, self.setup.threads, workspaces=self.workspaces, keep=linked
             )

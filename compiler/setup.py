@@ -21,11 +21,13 @@ class Setup:
     cache: KernelCache | None
 
     @staticmethod
-    def of(target: str, config: Config, threads: int | None = None) -> Setup:
+    def of(target: str, config: Config, threads: int | None = None, *, foreign: bool = False) -> Setup:
         """Raises ``TargetError`` for a target that is not known or does not run here, ``ConfigError`` for a number of threads that is
-        none. ``threads`` None means what the config says, else the CPUs that this process may use."""
+        none. ``threads`` None means what the config says, else the CPUs that this process may use. With ``foreign``, what is compiled
+        is to be saved, and may be for a machine that this one is not."""
         resolved = resolve(target)
-        resolved.require_runnable()
+        if not foreign:
+            resolved.require_runnable()
         resolved = resolved.with_vector_bits(config.vector_bits)
         if threads is not None:
             config = replace(config, threads=threads)
@@ -36,3 +38,9 @@ class Setup:
     def isa(self) -> Isa:
         """What a machine needs to run what is compiled."""
         return Isa(self.target.isa, self.target.arch, self.target.requires)
+
+    @property
+    def foreign(self) -> str:
+        """Why this machine cannot run what is compiled; empty where it can."""
+        missing = ", ".join(self.target.missing)
+        return f"this is compiled for {self.target.isa}, and this machine lacks {missing}" if missing else ""

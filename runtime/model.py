@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
 
@@ -19,6 +19,9 @@ from .inputs import InputBinder, Value
 from .isa import Isa
 from .profile import Profile
 from .program import TensorSpec
+
+if TYPE_CHECKING:
+    from .artifact import Artifact
 
 
 class Runner(Protocol):
@@ -89,10 +92,13 @@ class CompiledModel:
         self.compile_report = compile_report or CompileReport()
         """Where the time went that compiling took so far."""
         self.value_inputs = tuple(value_inputs)
+        self.origin: Artifact | None = None
+        """What it was loaded from."""
         self._binder = InputBinder(inputs)
         self._planner = planner
         self._max_plans = max_plans
         self._runners: OrderedDict[Key, tuple[Runner, Entry]] = OrderedDict()
+        self._offers: dict[Key, Callable[[], Runner]] = {}
         self._latest: Runner | None = None
         self._enter: Entry = decline  # of the plan used last
         self._planning = Work()
@@ -152,14 +158,16 @@ class CompiledModel:
         """Makes the plan for inputs like these, and runs nothing."""
         return self.runner_of(self._binder.bind(args, named))
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes the model, with the plans that it has, as a file for ``loopnest.load``.
+    def save(self, path: str | os.PathLike[str], *, model: Any = None, unpacked: bool = False) -> None:
+        """Writes the model, with the plans that it has, as a file for ``loopnest.load``, or with ``unpacked`` as a folder.
 
-        Raises ``ArtifactError`` where the file cannot be written, there is no plan yet, or some part of the model is not native.
+        One that was loaded is saved with all that was in its artifact. ``model`` (path, bytes or ``ModelProto``) is put into it, so
+        that whoever loads it can compile it for other shapes. Raises ``ArtifactError`` where the file cannot be written, there is no
+        plan yet, or some part of the model is not native.
         """
         from .artifact import save
 
-        save(self, path)
+        save(self, path, source=model, unpacked=unpacked)
 
     def adopt(self, key: Key, runner: Runner) -> None:
         """Takes a plan that was made elsewhere."""
@@ -167,6 +175,17 @@ class CompiledModel:
         enter = decline if arguments is None else runner.entry(arguments, bare=len(self.outputs) == 1)
         with self._lock:
             self._runners[key] = self._latest, self._enter = runner, enter
+
+    def offer(self, key: Key, make: Callable[[], Runner]) -> None:
+        """Tells of a plan that is made elsewhere when it is first needed."""
+        self._offers[key] = make
+
+    def prepare_all(self) -> None:
+        """Makes all plans that were offered."""
+        for key, make in self._offers.items():
+            with self._planning:
+                if key not in self._runners:
+                    self.adopt(key, make())
 
     def plans_by_key(self) -> list[tuple[Key, Runner]]:
         """The plans, the one used least recently first."""
@@ -237,7 +256,8 @@ class CompiledModel:
         with self._planning:
             found = self._runners.get(key)
             if found is None:
-                self.adopt(key, self._planner(tuple(arrays)))
+                make = self._offers.get(key)
+                self.adopt(key, make() if make else self._planner(tuple(arrays)))
                 found = self._runners[key]
             with self._lock:
                 self._latest, self._enter = found

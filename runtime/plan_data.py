@@ -4,16 +4,17 @@ weights beside it, and says where they are when the plan is made runnable again.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from ..ir.errors import ArtifactError
 from .buffers import Workspaces
 from .direct import Direct
 from .executor import Executable
 from .model import Key
-from .program import Program, TensorSpec
+from .program import Dim, Program, TensorSpec
 from .records import MALFORMED as MALFORMED
 
 
@@ -81,3 +82,33 @@ class Interface:
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     value_inputs: tuple[int, ...] = ()
+
+    def joined(self, other: Interface) -> Interface:
+        """The interface of plans of either; dims that only one of them fixes are not fixed.
+
+        ``ArtifactError`` where names, dtypes or what decides are others.
+        """
+
+        def declared(interface: Interface) -> object:
+            return *(
+                [(spec.name, spec.dtype) for spec in side] for side in (interface.inputs, interface.outputs)
+            ), interface.value_inputs
+
+        if declared(self) != declared(other):
+            raise ArtifactError(f"the model {other.name} has other inputs or outputs than {self.name}, or others decide shapes")
+        inputs, outputs = (
+            tuple(_joined(a, b) for a, b in zip(mine, theirs, strict=True))
+            for mine, theirs in ((self.inputs, other.inputs), (self.outputs, other.outputs))
+        )
+        return replace(self, inputs=inputs, outputs=outputs)
+
+
+def _joined(a: TensorSpec, b: TensorSpec) -> TensorSpec:
+    if a.shape is None or b.shape is None or len(a.shape) != len(b.shape):
+        return a if a.shape == b.shape else replace(a, shape=None)
+    return replace(a, shape=tuple(_wider(p, q) for p, q in zip(a.shape, b.shape, strict=True)))
+
+
+def _wider(p: Dim, q: Dim) -> Dim:
+    """The one that is no number; None where both are, and differ."""
+    return p if p == q else next((dim for dim in (p, q) if not isinstance(dim, int)), None)

@@ -21,10 +21,7 @@ def make_feeds(
     without a number comes from ``shapes``, else from an equally named dim of an input that has one, else it is 1.
     """
     records = {spec.name: spec for spec in inputs}
-    for name in (*given, *shapes):
-        if name and name not in records:
-            raise click.BadParameter(f"the model has no input {name!r}; it has {', '.join(map(repr, records)) or 'none'}")
-    feeds = {name: _given(text, records[name]) for name, text in given.items()}
+    feeds = given_inputs(records.values(), given, shapes)
     symbols = _symbols(records, {**{name: array.shape for name, array in feeds.items()}, **shapes})
     random = np.random.default_rng(seed)
     for name, spec in records.items():
@@ -34,6 +31,15 @@ def make_feeds(
             )
             feeds[name] = _random(random, str(spec.dtype), shape)
     return {name: feeds[name] for name in records}
+
+
+def given_inputs(inputs: Iterable[Any], given: Mapping[str, str], others: Iterable[str] = ()) -> dict[str, np.ndarray]:
+    """The arrays that ``given`` names, from files or numbers; it and ``others`` name only inputs that there are."""
+    records = {spec.name: spec for spec in inputs}
+    for name in (*given, *others):
+        if name and name not in records:
+            raise click.BadParameter(f"the model has no input {name!r}; it has {', '.join(map(repr, records)) or 'none'}")
+    return {name: _given(text, records[name]) for name, text in given.items()}
 
 
 def _given(text: str, spec: Any) -> np.ndarray:
