@@ -17,6 +17,8 @@ from .ops.registry import OpDef, lookup
 
 MAX_NODES = 24
 """Nodes in a group: compile time and register pressure grow with it."""
+PIXELS = 2
+"""From so many pixels for each output channel on, scaling the weights of a 1x1 convolution costs less than scaling its image."""
 
 
 def fuse(graph: Graph, *, allowed: Callable[[Node], bool] = lambda node: True) -> list[Group]:
@@ -47,7 +49,7 @@ class _Fusion:
             takes = definition_of(node).prologue or definition_of(node).moves
             if takes and not (len(group) == 1 and self._only_places(node)):
                 group = self._prologue(group, node) + group
-            members.append((group, node))
+            members.append((self._scale(node) + group, node))
         for node in reversed(graph.nodes):
             if self._has(node):
                 continue
@@ -110,6 +112,31 @@ class _Fusion:
             if definition_of(producer).prologue:
                 pending.extend(n for n in producer.inputs if n)
         return sorted(found, key=lambda node: self.position[node.outputs[0]])
+
+    def _scale(self, node: Node) -> list[Node]:
+        """The product by one number a channel that makes the image of a 1x1 convolution (squeeze and excite), where scaling the weights
+        instead is less work."""
+        weights = self.graph.constants.get(node.inputs[1]) if node.op == "Conv" else None
+        product = self.producers.get(node.inputs[0])
+        if (
+            weights is None
+            or product is None
+            or product.op != "Mul"
+            or self._has(product)
+            or len(weights) != weights.size // weights.shape[1]
+        ):
+            return []
+        if not (self.allowed(node) and self.allowed(product)) or self._single_use(node.inputs[0]) is not node:
+            return []
+        image, out = self._shape(node.inputs[0]), self._shape(node.outputs[0])
+        channels = (*image[:2], *(1 for _ in image[2:]))
+        pixels = prod(out[2:])
+        if image[0] > 1 or weights.shape[1] != image[1] or {self._shape(n) for n in product.inputs} != {image, channels}:
+            return []
+        if image[2:] != out[2:] or pixels < PIXELS * len(weights):
+            return []
+        self._take(product)
+        return [product]
 
     def _only_places(self, node: Node) -> bool:
         """Whether what a Concat joins, or a Split cuts, are ranges of memory: then it is best made there, and nothing is moved."""

@@ -143,7 +143,8 @@ class Planner:
         kind = definition_of(group.anchor).kind
         if kind not in ("pointwise", "reduction"):
             return None
-        read_apart = set() if kind == "pointwise" else {self.resolve(n) for n in group.anchor.inputs if n}
+        before = () if kind == "pointwise" else (*group.prologue, group.anchor)
+        read_apart = {self.resolve(n) for node in before for n in node.inputs if n}
         target = self.tensors[output]
         if self.resolve(output) != output:
             return None

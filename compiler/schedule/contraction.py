@@ -32,6 +32,7 @@ from ..ops.context import Op, Reduce
 from ..tensor import Tensor
 from .reduction import step_of
 from .register_blocks import ColumnBlocks, Extent, cover, legal_tiles
+from .scaling import scale_of, with_scaled_weights
 
 if TYPE_CHECKING:
     from ..lowering import Lowering
@@ -84,6 +85,11 @@ class Contraction:
             self._lay_axes()
         self.reduced = [ir.Var(name, extent=ir.index(extent)) for name, extent in self.reduce.axes]
         self.term = self.reduce.term(*self.reduced)
+        self.scale = scale_of(self.term, self.axes[2:])
+        if self.scale is not None:
+            self.define = with_scaled_weights(self.define, self.scale)
+            self.reduce = self.define(*self.index(self.axes))
+            self.term = self.reduce.term(*self.reduced)
 
     def _lay_axes(self) -> None:
         """Variables for the axes, the one of channels inside of a group, if there are groups."""

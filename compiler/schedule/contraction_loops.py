@@ -54,6 +54,8 @@ class _Emission:
     packed: dict[ir.Buffer, tuple[ir.Buffer, tuple[ir.Var, ...]]] = field(default_factory=dict)
     weights: set[ir.Buffer] = field(default_factory=set)
     """Constants in the order of the loops."""
+    scaled: ir.Load | None = None
+    """Weights that are scaled already: see ``scaling``."""
 
     def __post_init__(self) -> None:
         a, registers = self.a, self.blocks.registers
@@ -209,7 +211,10 @@ class _Emission:
         row: ir.Expr = ir.Var("r", extent=ir.Const(rows)) if rows > 1 else ir.ZERO
         place, cell = at(row)
         reduce = a.define(*place)
-        term = self._pack_constants(self._replace_packed(reduce.term(*self.sum.values)), place, row)
+        term = self._replace_packed(reduce.term(*self.sum.values))
+        if self.scaled is not None and isinstance(term, ir.Binary):
+            term = ir.Binary("mul", term.a, self.scaled)
+        term = self._pack_constants(term, place, row)
         row = row if isinstance(row, ir.Var) else ir.Var("r", extent=ir.ONE)
         loops = self.sum.loops
         prefetch = a.lowering.choices.take("prefetch", AHEAD, range(8 * AHEAD + 1))
@@ -289,6 +294,21 @@ class _Emission:
                 with b.nested(used[:-1]), self._columns():
                     b.store(scratch, used, load)
                 self.packed[load.buffer] = scratch, used
+        self.scaled = self._scale_weights(term)
+
+    def _scale_weights(self, term: ir.Expr) -> ir.Load | None:
+        """Scales the weights of a part of the sum into scratch memory; None where they have no scale, or one that differs between rows."""
+        a, b = self.a, self.b
+        if a.scale is None or not isinstance(term, ir.Binary) or a.vector != 1:
+            return None
+        if any(axis is not None and axis < 2 for axis in (a.row, a.band)):
+            return None
+        used = tuple(v for v in (*self.sum.loops, self.column) if depends(term.b, v))
+        shape = [*(self.sum.extent(v) for v in used[:-1]), ir.Const(self.blocks.registers.columns)]
+        scratch = b.scratch("scaled", term.dtype, shape)
+        with b.nested(used[:-1]), self._columns():
+            b.store(scratch, used, self._pack_constants(term.b, self._place(ir.ZERO, ir.ZERO), ir.ZERO))
+        return ir.Load(scratch, used)
 
     def _replace_packed(self, term: ir.Expr) -> ir.Expr:
         """The term with such operands read from their copies."""
