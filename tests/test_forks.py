@@ -122,7 +122,7 @@ def test_a_fork_in_the_middle_of_planning_plans_no_more(monkeypatch: pytest.Monk
     def work() -> None:
         np.testing.assert_array_equal(f(rows(64)), expected[0])
         np.testing.assert_array_equal(f(rows(65)), expected[1])
-        for refused in (lambda: f(rows(9)), lambda: g(rows(8)), lambda: loopnest.load(tmp_path / "m.lnest")):
+        for refused in (lambda: f(rows(9)), lambda: g(rows(8)), lambda: loopnest.load(tmp_path / "m.lnest")(rows(64))):
             with pytest.raises(loopnest.LoopnestError, match="forked while another thread was compiling or loading a model"):
                 refused()
 
