@@ -1,15 +1,17 @@
-"""What of a model's kernels is in the cache, and why the rest is not, without compiling any."""
+"""What of a model's plan and kernels is in the cache, and why the rest is not, without compiling any."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ..runtime.cache import KernelCache
 from .build import compile_graph, fix_dims, load
 from .config import Config
 from .engine import make_engine
 from .frontend.reading import Model
+from .frontend.tensors import noting_files
+from .kept import KeptModel
 from .kernels import KernelRequest, Kernels
 from .lazy import Shapes
 from .packing import PackedConstants
@@ -24,16 +26,33 @@ class Explanation:
     missing: str | None
 
 
-def explain(model: Model, cache: KernelCache, shapes: Shapes, config: Config, target: str = "cpu") -> list[Explanation]:
-    """The kernels of ``model``, in the order of their use; none where the plan depends on the inputs. Raises what ``compile`` raises."""
-    engine = make_engine(Setup.of(target, config))
+@dataclass(frozen=True)
+class Explanations:
+    """The kernels of a model in the order of their use, none where the plan depends on the inputs, and why the cache does not have the
+    plan (None: it has it)."""
+
+    kernels: tuple[Explanation, ...]
+    plan: str | None
+
+
+def explain(model: Model, cache: KernelCache, shapes: Shapes, config: Config, target: str = "cpu") -> Explanations:
+    """What of ``model`` is in ``cache``. Raises what ``compile`` raises."""
+    setup = replace(Setup.of(target, config), cache=cache)
+    engine = make_engine(setup)
     engine.kernels = asked = _Asked(None, engine.target)
     engine.packs = PackedConstants()
-    graph = load(model, config)
+    files: list[str] = []
+    with noting_files(files.append):
+        graph = load(model, config)
     fix_dims(graph, shapes)
-    compile_graph(graph, engine)
+    compiled = compile_graph(graph, engine)
     stored = list(cache.stored())
-    return [Explanation(request, cache.explain(request.key, stored)) for request in asked.requests.values()]
+    kernels = tuple(Explanation(request, cache.explain(request.key, stored)) for request in asked.requests.values())
+    kept = KeptModel.of(model, setup, shapes)
+    if kept is None:
+        return Explanations(kernels, "none is kept where stages are verified or dumped")
+    reasons = [kept.explain(key, files) for key, _ in compiled.plans_by_key()]
+    return Explanations(kernels, next(iter(reasons), "it depends on the inputs"))
 
 
 @dataclass

@@ -20,7 +20,7 @@ from ..runtime.direct import Direct
 from ..runtime.model import Key
 from ..runtime.plan_data import Interface, PlanData
 from ..runtime.plans import KeptInterface, KeptPlan, PlanCache
-from ..runtime.records import CacheKey
+from ..runtime.records import CacheKey, nearest
 from ..runtime.versions import version_of
 from .content import Content
 from .setup import Setup
@@ -98,6 +98,15 @@ class KeptModel:
         if plan_key is not None and self.content.is_unchanged():
             native = runner.native
             self._plans.put(plan_key, PlanData(key, runner.picks, native.program), native.constants, self.arrays)
+
+    def explain(self, key: Key, external: Sequence[str]) -> str | None:
+        """Why the cache has no plan for inputs of this key: the first part of its key that differs from that of the nearest plan there is.
+        None where it has one."""
+        self._files = self.content.external(external) or {}
+        plan_key, stored = self.plan_key(key), list(self._plans.stored())
+        if plan_key is None:
+            return "what it depends on cannot be said"
+        return None if plan_key in stored else nearest(plan_key, stored) or "the cache has no plans"
 
     def plan_key(self, key: Key) -> CacheKey | None:
         """What a plan for inputs of this key depends on; None where that cannot be said."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from onnx import helper as oh
@@ -13,6 +12,7 @@ from onnx import helper as oh
 import loopnest
 from loopnest.compiler.cli import main
 from loopnest.compiler.cli.cache import size_text
+from loopnest.runtime.driver import driver
 from tests.graphs import make_model, values
 
 
@@ -34,10 +34,16 @@ def model(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.fixture(autouse=True)
+def plans_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    driver()  # so that none of these caches needs one
+    monkeypatch.delenv("LOOPNEST_VERIFY", raising=False)
+
+
 @pytest.fixture
 def filled(model: Path, tmp_path: Path) -> Path:
-    """A cache that holds the kernels and weights of ``model``."""
-    loopnest.compile(model, config={"cache_dir": str(tmp_path / "cache")})(np.zeros((2, 200), np.float32))
+    """A cache that holds the kernels, weights and plan of ``model``."""
+    loopnest.compile(model, shapes={"x": (2, 200)}, config={"cache_dir": str(tmp_path / "cache")})
     return tmp_path / "cache"
 
 
@@ -47,6 +53,7 @@ def test_show(filled: Path) -> None:
     assert text.splitlines()[0] == f"{filled}: {size_text(total)}"
     assert re.search(r"^kernels +2 +\d+\.\d KB +\d{4}-\d\d-\d\d \d\d:\d\d +\d{4}", text, re.MULTILINE)
     assert re.search(r"^weights +1 +1\d\d\.\d KB", text, re.MULTILINE)
+    assert re.search(r"^plans +2 +\d+\.\d KB", text, re.MULTILINE)
     assert re.search(r"^[0-9a-f]{12} +\d+\.\d KB .* MatMul\+Relu$", text, re.MULTILINE)
     assert re.search(r"^[0-9a-f]{12} +\d+\.\d KB .* ReduceMax$", text, re.MULTILINE)
 
@@ -65,18 +72,23 @@ def test_show_of_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_explain(model: Path, filled: Path, tmp_path: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in filled.rglob("*") if path.is_file()}
-    assert call("explain", model, "--dir", filled, "--shape", "2,200").output == "2 kernels: 2 in the cache, 0 not\n"
+    known = call("explain", model, "--dir", filled, "--shape", "2,200").output
+    assert known == "the plan is in the cache\n2 kernels: 2 in the cache, 0 not\n"
     other = call("explain", model, "--dir", filled, "--shape", "2,200", "--target", "cpu-generic").output.splitlines()
-    assert other[0] == "2 kernels: 0 in the cache, 2 not"
-    assert other[1].startswith("target differs: ")
-    assert [line.split(maxsplit=1)[1] for line in other[2:]] == ["MatMul+Relu of product + positive", "ReduceMax of largest"]
+    assert other[0].startswith("the plan is not in the cache: target differs: ")
+    assert other[1] == "2 kernels: 0 in the cache, 2 not"
+    assert other[2].startswith("target differs: ")
+    assert [line.split(maxsplit=1)[1] for line in other[3:]] == ["MatMul+Relu of product + positive", "ReduceMax of largest"]
     empty = call("explain", model, "--dir", tmp_path / "empty", "--shape", "2,200").output.splitlines()
-    assert empty[1] == "the cache is empty:"
+    assert (empty[0], empty[2]) == ("the plan is not in the cache: the cache has no plans", "the cache is empty:")
     config = tmp_path / "config.toml"
     config.write_text(f"cache_dir = '{filled}'\nfuse = false\n")
     tuned = call("explain", model, "--config", config, "--shape", "2,200").output.splitlines()
-    assert tuned[0] == "3 kernels: 1 in the cache, 2 not"
-    assert tuned[1].startswith("source differs: line ")
+    assert tuned[0].startswith("the plan is not in the cache: options differs: ")
+    assert tuned[1] == "3 kernels: 1 in the cache, 2 not"
+    assert tuned[2].startswith("source differs: line ")
+    shape = call("explain", model, "--dir", filled, "--shape", "3,200").output.splitlines()
+    assert shape[0].startswith("the plan is not in the cache: shapes differs: ")
     assert {path: path.stat().st_mtime_ns for path in filled.rglob("*") if path.is_file()} == before, "asking is no use"
     assert not (tmp_path / "empty").exists()
 

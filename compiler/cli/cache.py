@@ -54,7 +54,7 @@ def opened(directory: str | None) -> tuple[KernelCache, CacheFiles]:
 
 @click.group("cache")
 def command() -> None:
-    """Show, explain, clear or prune the kernels and packed weights that are kept on disk."""
+    """Show, explain, clear or prune the kernels, packed weights and plans that are kept on disk."""
 
 
 @command.command("show")
@@ -81,8 +81,8 @@ def show(directory: str | None, listed: bool) -> None:
 def explain_command(
     model: Path, directory: str | None, shapes: Any, threads: int | None, target: str, config: str | None
 ) -> None:
-    """Say which kernels of MODEL are in the cache, and of each other one the first thing in its key that differs from the nearest
-    key there is. Compiles nothing."""
+    """Say whether the plan of MODEL is in the cache, and which of its kernels, and of what is not the first thing in its key that differs
+    from the nearest key there is. Compiles nothing."""
     from ..config import load_config
     from ..explain import explain
 
@@ -91,14 +91,16 @@ def explain_command(
     named = named_shapes(model, shapes)
     with showing_progress():
         found = explain(model, cache, named or {}, options, target)
-    if not found:
+    if not found.kernels:
         raise LoopnestError("the plan depends on the inputs: fix their shapes with --shape")
     reasons: dict[str, list[KernelRequest]] = {}
-    for item in found:
+    for item in found.kernels:
         if item.missing is not None:
             reasons.setdefault(item.missing, []).append(item.request)
     missing = sum(map(len, reasons.values()))
-    click.echo(f"{len(found)} kernels: {len(found) - missing} in the cache, {missing} not")
+    click.echo("the plan is in the cache" if found.plan is None else f"the plan is not in the cache: {found.plan}")
+    count = len(found.kernels)
+    click.echo(f"{count} kernels: {count - missing} in the cache, {missing} not")
     for reason, requests in reasons.items():
         click.echo(f"{reason}:")
         for request in requests:
@@ -108,7 +110,7 @@ def explain_command(
 @command.command("clear")
 @directory_option
 def clear(directory: str | None) -> None:
-    """Remove all kernels and packed weights."""
+    """Remove all kernels, packed weights and plans."""
     _, files = opened(directory)
     click.echo(f"{files.root}: {size_text(files.clear())} removed")
 
