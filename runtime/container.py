@@ -16,7 +16,9 @@ import json
 import mmap
 import os
 import re
+import secrets
 import shutil
+import stat
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -66,7 +68,7 @@ class Container:
         """Raises ``ArtifactError`` for what is missing, damaged, truncated or of a newer format."""
         source = Path(path)
         what = f"the artifact {str(source)!r}"
-        folder = source.is_dir()
+        folder = os.path.isdir(source)
         head = _mapped(what, source / MANIFEST if folder else source)
         number, manifest, end = _manifest(what, head)
         if number == 1:
@@ -142,12 +144,12 @@ def write(
     text = json.dumps({"format": FORMAT, **manifest, "sections": listed}, separators=(",", ":")).encode()
     head = HEADER.pack(MAGIC, FORMAT, hashlib.sha256(text).digest(), len(text)) + text
     target = Path(path)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.{secrets.token_hex(8)}.tmp")  # of this call alone
     try:
         if unpacked:
             _write_folder(temporary, target, head, sections)
         else:
-            with temporary.open("wb") as file:
+            with temporary.open("xb") as file:
                 file.write(head)
                 for parts in sections.values():
                     file.write(bytes(-file.tell() % PAGE))
@@ -195,8 +197,11 @@ def _section(item: Mapping[str, Any]) -> Section:
 
 def _mapped(what: str, path: Path) -> memoryview:
     try:
-        with path.open("rb") as file:
-            return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))  # a pipe is not waited for
+        with os.fdopen(handle, "rb"):
+            if not stat.S_ISREG(os.fstat(handle).st_mode):
+                raise OSError("it is not a regular file")
+            return memoryview(mmap.mmap(handle, 0, access=mmap.ACCESS_READ))
     except OSError as error:
         raise ArtifactError(f"cannot read {what}: {error.strerror or error}") from None
     except ValueError:  # an empty file cannot be mapped
