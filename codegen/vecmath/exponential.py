@@ -114,18 +114,26 @@ def expm1(x: V) -> V:
     return copysign(2.0 * _scaled_expm1(clamped, 1), x)
 
 
+def _one_plus_exp_minus(x: V) -> V:
+    """1 + exp(-x), infinite where exp(-x) is. What rounds x / -ln 2 to n adds the exponent's bias too, so that 2^n is a shift away."""
+    form, tables = x.format, _TABLES[x.format.bits]
+    x = min_keep_nan(max_keep_nan(x, -tables.overflow), -tables.subnormal)
+    shifted = x * -_LOG2_E + (form.round_magic + form.bias)
+    n = shifted - (form.round_magic + form.bias)
+    r = (-x - n * tables.ln2[0]) - n * tables.ln2[1]
+    return horner(r, (1.0, 1.0, *tables.q)) * (shifted.bits() << form.mantissa).as_float() + 1.0
+
+
 @unary
 def sigmoid(x: V) -> V:
     """1 / (1 + exp(-x)), <= 3 ulp where that is a normal number, below it between 0 and the smallest of those."""
-    tables = _TABLES[x.format.bits]
-    n, p = _reduce(min_keep_nan(max_keep_nan(-x, tables.subnormal), tables.overflow))
-    return 1.0 / (1.0 + (p + 1.0) * _power_of_two(n, x))
+    return 1.0 / _one_plus_exp_minus(x)
 
 
 @unary
 def silu(x: V) -> V:
-    """x sigmoid(x), <= 4 ulp where sigmoid(x) is a normal number, else within |x| of the smallest normal numbers; -inf gives NaN."""
-    return x * sigmoid(x)
+    """x / (1 + exp(-x)), <= 4 ulp where sigmoid(x) is a normal number, else within |x| of the smallest normal numbers; -inf gives NaN."""
+    return x / _one_plus_exp_minus(x)
 
 
 @unary
@@ -135,7 +143,7 @@ def gelu_tanh(x: V) -> V:
     <= 4 ulp for x >= 0; below zero the relative error is <= 4 * 2^-23 max(1, 2 |u|) from the rounding of u, where sigmoid(2 u) is a normal
     number; -inf gives NaN.
     """
-    return x * sigmoid((x * 1.5957691216057308) * ((x * x) * 0.044715 + 1.0))
+    return x / _one_plus_exp_minus((x * 1.5957691216057308) * ((x * x) * 0.044715 + 1.0))
 
 
 @unary
