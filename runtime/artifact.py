@@ -137,8 +137,15 @@ class Artifact:
         )
 
     def checks(self, *parts: ArtifactPart, weights: bool = True) -> Checks:
-        """Begins to compare what ``parts`` use with its checksums."""
-        return Checks(self.what, self._guarded(lambda: list(self._pieces(parts, weights))))
+        """Begins to compare what ``parts`` use with its checksums. What is linked later is what was compared now."""
+
+        def pieces() -> list[tuple[str, memoryview, str]]:
+            for part in parts:
+                for name in {part.entry["code"], part.entry.get("programs", "")} & self.container.views.keys():
+                    self.container.detach(name)
+            return list(self._pieces(parts, weights))
+
+        return Checks(self.what, self._guarded(pieces))
 
     def verify(self) -> None:
         """Compares everything with its checksums. Raises ``ArtifactError``."""

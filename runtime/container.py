@@ -61,7 +61,7 @@ class Container:
     number: int
     manifest: Mapping[str, Any]
     sections: Mapping[str, Section]
-    views: Mapping[str, memoryview]
+    views: dict[str, memoryview]
 
     @staticmethod
     def read(path: str | os.PathLike[str]) -> Container:
@@ -87,6 +87,10 @@ class Container:
                 raise ArtifactError(f"{what} is truncated: {name} ends at byte {end}, and there are {len(data)}")
             views[name] = data[start:end]
         return Container(what, number, manifest, sections, views)
+
+    def detach(self, name: str) -> None:
+        """Reads a section into memory of this process, so that it stays what it is when somebody writes into the file."""
+        self.views[name] = memoryview(bytes(self.views[name]))
 
     def piece(self, name: str, offset: int, nbytes: int) -> memoryview:
         """Bytes of a section; ``ValueError`` for what lies outside."""
@@ -197,7 +201,9 @@ def _section(item: Mapping[str, Any]) -> Section:
 
 def _mapped(what: str, path: Path) -> memoryview:
     try:
-        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))  # a pipe is not waited for
+        handle = os.open(
+            path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+        )  # a pipe is not waited for
         with os.fdopen(handle, "rb"):
             if not stat.S_ISREG(os.fstat(handle).st_mode):
                 raise OSError("it is not a regular file")

@@ -111,6 +111,28 @@ def test_tampering_is_found_before_any_code_is_mapped_executable(
     assert int(python(TAMPERED, pair[0][0]).stdout) > 0, "a sound one is mapped"
 
 
+def test_what_is_linked_is_what_was_checked(tmp_path: Path) -> None:
+    """Plans are made runnable when they are first called for: code and programs that somebody writes into the file by then are not used."""
+    model = network(0)
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_param = "N"
+    f = loopnest.compile(model, threads=1)
+    inputs = [values(n, 30, seed=n) for n in (1, 2, 16)]
+    expected = [np.asarray(f(x)) for x in inputs]
+    path = tmp_path / "m.lnest"
+    f.save(path)
+    g = loopnest.load(path, threads=1)
+    np.testing.assert_array_equal(g(inputs[0]), expected[0])  # type: ignore[arg-type]
+    with path.open("r+b") as file:
+        for name, region in regions(path).items():
+            if name.startswith(("code", "programs")):
+                file.seek(region.start)
+                file.write(b"\xcc" * len(region))
+    for x, y in zip(inputs, expected, strict=True):
+        np.testing.assert_array_equal(g(x), y)  # type: ignore[arg-type]
+    with pytest.raises(ArtifactError, match="does not match its checksum"):
+        loopnest.load(path)
+
+
 KILLED = """
 import sys, warnings
 from pathlib import Path
