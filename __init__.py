@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .compiler.check import check as check
     from .compiler.config import Config as Config
     from .compiler.precompile import precompile as precompile
+    from .compiler.tuning.search import tune as tune
     from .ir.errors import ArtifactError as ArtifactError
     from .ir.errors import ConfigError as ConfigError
     from .ir.errors import IncompatibleArtifactError as IncompatibleArtifactError
@@ -37,6 +38,7 @@ _HOMES = {
     "load": ".runtime.artifact",
     "Config": ".compiler.config",
     "CompiledModel": ".runtime.model",
+    "tune": ".compiler.tuning.search",
     "backend": ".compiler",
     **dict.fromkeys(
         (
@@ -71,6 +73,7 @@ __all__ = [
     "compile",
     "load",
     "precompile",
+    "tune",
 ]
 
 

@@ -10,7 +10,7 @@ default. So the space of schedules of a kernel is what was asked while it was lo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
@@ -52,6 +52,8 @@ class Choices:
 
     options: NodeOptions = field(default_factory=NodeOptions)
     taken: dict[str, Choice[Any]] = field(default_factory=dict[str, Choice[Any]])
+    cost: Callable[[Tile], float] | None = None
+    """What the cost model says of a tile, where there is one."""
 
     def take(self, name: str, default: T, legal: Sequence[T], reason: str = "") -> T:
         """The option ``name`` where it is set, else ``default``. Raises ``IllegalChoice`` with ``reason`` for one not in ``legal``."""

@@ -409,6 +409,10 @@ An option of a node beats the one of its operator type, which beats the global o
 An unknown key, operator type or node name is an error that names the nearest known one. A node that a pass has folded into another
 one (a BatchNormalization into its Conv) has no kernel that its options could change.
 
+Options of a node or operator type are checked against the schedules of its kernels when they are planned: what a schedule cannot do is
+refused, with what is legal. Options for all kernels act where they can. Tables `[tuned...]` are what `loopnest tune` found; everything
+else that a file sets comes before them (see [tuning.md](tuning.md)).
+
 "Changes" says what an option acts on: kernels (another tile is another kernel, found in the cache by its source and its target), only
 the plan (which kernels run on what), or nothing that is computed. Plans on disk are found by the options that
 change kernels or the plan, beside the model and the target, and by no other.

@@ -13,6 +13,7 @@ PROMISES = {
     "quickstart.py": ["output (1, 1000", "GFLOP/s"],
     "dynamic_shapes.py": ["('batch', 'sequence', 64)", "(3, 128, 64) -> (3, 128, 32)", "refused:", "fixed: (1, 32, 32)"],
     "tile_sizes.py": ["default", "tile_sizes.toml", "refused: unknown option tyle; did you mean tile?"],
+    "tuning.py": ["2 candidates, expected gain", "tuned: differs", "by hand: differs", 'refused: node."second".tile.m = 99'],
     "own_operator.py": ["MatMul+ScaledTanh+Relu"],
     "reading_kernels.py": ["== graph ==", "== kernels ==", "== program =="],
 }

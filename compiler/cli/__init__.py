@@ -20,7 +20,7 @@ class _Failure(click.ClickException):
 class _Group(click.Group):
     """Imports a command's module when it is named, so that ``--help`` does not import the compiler."""
 
-    commands_by_name = ("demo", "run", "bench", "inspect", "check", "compare", "precompile", "artifact", "cache")
+    commands_by_name = ("demo", "run", "bench", "inspect", "check", "compare", "precompile", "artifact", "cache", "tune")
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands_by_name)

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from math import prod
 from typing import TYPE_CHECKING
 
@@ -31,7 +32,7 @@ from ..config import Tile
 from ..ops.context import Op, Reduce
 from ..tensor import Tensor
 from .reduction import step_of
-from .register_blocks import ColumnBlocks, Extent, cover, legal_tiles
+from .register_blocks import ColumnBlocks, Extent, cover, legal_tiles, tile_cycles
 from .scaling import scale_of, with_scaled_weights
 
 if TYPE_CHECKING:
@@ -165,6 +166,7 @@ class Contraction:
         target, bits = self.lowering.target, self.term.dtype.bits
         known = cover(extent, target, bits, Tile())[0].registers
         legal = legal_tiles(target, bits, self.lowering.options.tile)
+        self.lowering.choices.cost = partial(tile_cycles, extent, target, bits)
         return cover(extent, target, bits, self.lowering.choices.tile(Tile(known.rows, known.columns), **legal))
 
 

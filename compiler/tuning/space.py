@@ -1,0 +1,89 @@
+"""What may be tried for a kernel: each choice that its schedule made, made otherwise; tiles in the order of the cost model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, replace
+from math import prod
+from typing import Any
+
+from ...codegen.target import Target
+from ..algorithms import MAX_GROWTH, algorithm_of, legal_algorithms
+from ..choices import Choices
+from ..config import NodeOptions, Tile
+from .sites import Trial
+
+TILES = 10
+"""Tiles that are tried, the best by the cost model."""
+SLOWER = 1.35
+"""Tiles that should take so much longer than the best one are not tried."""
+PARTS = (128, 192, 256, 384, 512)
+AHEAD = (0, 100, 400)
+UNROLLED = (1, 2, 4, 8)
+
+
+def candidates(trial: Trial, options: NodeOptions, constants: Mapping[str, Any], target: Target) -> list[NodeOptions]:
+    """What to try instead of ``options``, with which ``trial`` was made, the most promising first. Algorithms whose errors are larger than
+    the default may make are not among them."""
+    choices = trial.choices
+    found = [*_algorithms(trial, options, constants, target), *_tiles(choices, options, target)]
+    for name, values in (("order", ("columns", "rows")), ("tile.k", PARTS), ("unroll", UNROLLED), ("prefetch", AHEAD)):
+        found += _others(choices, options, name, values)
+    if "tasks" in choices.taken:
+        default = int(choices.taken["tasks"].default)
+        found += _others(choices, options, "tasks", (default * 2, default // 2, default * 4, 1))
+    return list(dict.fromkeys(found))
+
+
+def _algorithms(trial: Trial, options: NodeOptions, constants: Mapping[str, Any], target: Target) -> Iterator[NodeOptions]:
+    node = trial.group.anchor
+    if node.op != "Conv":
+        return
+    for name in legal_algorithms(node, trial.tensors, constants, options, target):
+        other = replace(options, conv=name, tile=Tile())
+        transforms = algorithm_of(node, trial.tensors, constants, other, target).transforms
+        if options.conv != name and prod(t.growth for t in transforms) <= MAX_GROWTH:
+            yield other
+
+
+def _tiles(choices: Choices, options: NodeOptions, target: Target) -> list[NodeOptions]:
+    """Other tiles that fit into the registers."""
+    if "tile.m" not in choices.taken:
+        return []
+    lanes, free = target.lanes(32), target.vector_registers - 1
+    if "tile.n" not in choices.taken:
+        now = int(choices.taken["tile.m"].value)
+        return list(_others(choices, options, "tile.m", (now + 1, now - 1, now + 2, now - 2, now * 2, -(-now // 2))))
+    fitting = [Tile(m, v * lanes) for v in range(1, 9) for m in range(1, free + 1) if m * v + v <= free]
+    if choices.cost is None:
+        fitting = [tile for tile in fitting if (tile.m or 0) * (tile.n or 0) >= 8 * lanes]
+        fitting.sort(key=lambda tile: -(tile.m or 0) * (tile.n or 0))
+    else:
+        costs = {tile: choices.cost(tile) for tile in fitting}
+        least = min(costs.values())
+        fitting = sorted((tile for tile in fitting if costs[tile] <= SLOWER * least), key=costs.__getitem__)
+    return [replace(options, tile=options.tile.merged(tile)) for tile in fitting[:TILES]]
+
+
+def _others(choices: Choices, options: NodeOptions, name: str, values: tuple[Any, ...]) -> Iterator[NodeOptions]:
+    choice = choices.taken.get(name)
+    for value in values if choice is not None else ():
+        if choice is not None and value in choice.legal and value != choice.value:
+            yield with_option(options, name, value)
+
+
+def with_option(options: NodeOptions, name: str, value: Any) -> NodeOptions:
+    """``options`` with the one called ``name`` (dotted) set."""
+    first, _, rest = name.partition(".")
+    return replace(options, **{first: replace(options.tile, **{rest: value}) if rest else value})
+
+
+def as_table(options: NodeOptions) -> dict[str, Any]:
+    """What of ``options`` is set, as it stands in a file."""
+    default = NodeOptions()
+    table = {key: value for key, value in asdict(options).items() if value != getattr(default, key)}
+    if "tile" in table:
+        table["tile"] = {extent: value for extent, value in asdict(options.tile).items() if value is not None}
+    if not table.get("tile", True):
+        del table["tile"]
+    return table

@@ -1,0 +1,289 @@
+"""Tuning: noise does not win, crashes and kills do no harm, files are merged, entries that do not fit are ignored with the reason."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from click.testing import CliRunner
+from onnx.helper import make_node
+
+import loopnest
+from loopnest.codegen.target import resolve
+from loopnest.compiler.cli import main
+from loopnest.compiler.tuning import search
+from loopnest.compiler.tuning.entries import SPACE, TuningWarning
+from loopnest.compiler.tuning.measure import compare
+from loopnest.compiler.tuning.search import Tuned, _Search
+from loopnest.compiler.tuning.signature import processor_key
+from loopnest.compiler.tuning.store import Journal, read_entries, write_entries
+from loopnest.compiler.tuning.worker import Worker, WorkerFailed
+from tests.graphs import make_model, values
+
+ROOT = Path(__file__).parent.parent
+HERE = processor_key(resolve("cpu"))
+NAME = "MatMul: 24x40, const 40x48 -> 24x48"
+X = values(24, 40)
+
+
+def product() -> onnx.ModelProto:
+    return make_model([make_node("MatMul", ["x", "w"], ["y"], name="p")], {"x": X.shape}, ["y"], {"w": values(40, 48, seed=1)})
+
+
+def kernels(f: loopnest.CompiledModel) -> tuple[str, ...]:
+    return f.plans[0].native.program.kernels  # type: ignore[attr-defined]
+
+
+# --- measuring ----------------------------------------------------------------------------------------------------------------------
+
+
+class Clock:
+    """Time that passes only while something runs, with noise that now and then is large."""
+
+    def __init__(self, seed: int) -> None:
+        self.now, self.random = 0.0, random.Random(seed)
+
+    def call(self, seconds: float) -> Callable[[], None]:
+        def run() -> None:
+            noise = self.random.gauss(0, 0.01) + (self.random.random() < 0.002) * 3
+            self.now += seconds * max(0.5, 1 + noise)
+
+        return run
+
+
+def test_what_is_clearly_faster_wins_and_noise_does_not() -> None:
+    wins = dict.fromkeys((0.9, 1.0, 1.1), 0)
+    for seed in range(40):
+        for ratio in wins:
+            clock = Clock(seed)
+            found = compare(clock.call(1e-3), clock.call(ratio * 1e-3), lambda clock=clock: clock.now)
+            wins[ratio] += found.better
+            assert found.pairs <= 25
+    assert wins[0.9] == 40
+    assert wins[1.0] <= 1
+    assert wins[1.1] == 0
+
+
+def test_a_comparison_ends_early_when_it_is_decided() -> None:
+    clock = Clock(0)
+    assert compare(clock.call(1e-3), clock.call(5e-3), lambda: clock.now).pairs == 2
+    assert compare(clock.call(1e-3), clock.call(5e-4), lambda: clock.now).pairs == 5
+
+
+# --- files --------------------------------------------------------------------------------------------------------------------------
+
+
+def test_entries_are_merged_and_the_rest_of_a_file_stays(tmp_path: Path) -> None:
+    path = tmp_path / "tuned.toml"
+    mine = '# mine\nthreads = 1\n\n[tuned."another processor"."Conv: ..."]\ntile = { m = 3 }\n\n[op.Conv] # my choice\ntile = { n = 8 }\n'
+    path.write_text(mine)
+    entries = read_entries(path)
+    entries["here"] = {'a "quoted" name': {"tile": {"m": 2, "n": 8}, "order": "rows", "tasks": 3, "gain": 1.25}}
+    write_entries(path, entries)
+    write_entries(path, read_entries(path))
+    assert read_entries(path) == {"another processor": {"Conv: ...": {"tile": {"m": 3}}}, "here": entries["here"]}
+    text = path.read_text()
+    assert text.startswith("# mine\nthreads = 1\n")
+    assert "[op.Conv] # my choice\ntile = { n = 8 }\n" in text
+    assert text.count("loopnest tune") == 1
+    assert [p.name for p in tmp_path.iterdir()] == ["tuned.toml"]
+
+
+def test_files_that_cannot_be_used(tmp_path: Path) -> None:
+    path = tmp_path / "tuned.toml"
+    path.write_text("[tuned\n")
+    with pytest.raises(loopnest.ConfigError, match="not valid TOML"):
+        read_entries(path)
+    path.write_text("tuned = 3\n")
+    with pytest.raises(loopnest.ConfigError, match="expected tables"):
+        read_entries(path)
+    with pytest.raises(loopnest.ConfigError, match="cannot write"):
+        write_entries(tmp_path / "absent" / "tuned.toml", {})
+
+
+def test_a_journal_survives_a_line_that_is_cut_short(tmp_path: Path) -> None:
+    path = tmp_path / "journal"
+    Journal(path, resume=False).add("kernel", "candidate", "1.02")
+    with path.open("a") as file:
+        file.write('["kernel", "oth')
+    assert Journal(path, resume=True).tried == {("kernel", "candidate")}
+    assert not Journal(path, resume=False).tried
+
+
+# --- the search, with a process that only says what it measured -----------------------------------------------------------------------
+
+FAKE = f"""
+import json, os, sys, time
+sys.path[:] = {sys.path!r}
+from loopnest.codegen.child import receive, send
+source, sink = sys.stdin.buffer, sys.stdout.buffer
+COSTS = {{"6": 1.0, "5": 0.8, "4": 1.3, "3": 0.7}}
+def cost(options):
+    m = str(options.get("tile", {{}}).get("m", 6))
+    if m == "7": os.abort()
+    if m == "8": time.sleep(60)
+    return COSTS[m]
+while True:
+    message = json.loads(receive(source)[0])
+    if "candidate" in message:
+        time.sleep(0.02)
+        ratio = cost(message["candidate"]) / cost(message["incumbent"])
+        answer = {{"ratio": ratio, "low": ratio - 0.01, "high": ratio + 0.01, "milliseconds": ratio, "pairs": 5}}
+    elif "kernel" in message:
+        answer = {{"candidates": [{{"tile": {{"m": m}}}} for m in (4, 7, 5, 8, 3)]}}
+    else:
+        answer = {{"kernels": [["large", 9.0, 2], ["small", 1.0, 1], ["tiny", 0.001, 1]]}}
+    send(sink, json.dumps(answer).encode())
+"""
+
+
+def searched(path: Path, *, resume: bool = False, most: int | None = None) -> Tuned:
+    worker = Worker({}, (sys.executable, "-c", FAKE))
+    return _Search(path, read_entries(path), "here", worker, 1, None, most, lambda _: None).run(resume=resume)
+
+
+def test_candidates_that_crash_or_hang_are_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(search, "PATIENCE", 0.4)
+    path = tmp_path / "tuned.toml"
+    found = searched(path)
+    assert [kernel.best for kernel in found.kernels] == [{"tile": {"m": 3}}, {"tile": {"m": 3}}, {}]
+    assert found.gain == pytest.approx(10.001 / (7 + 0.001))
+    assert {"ended with status -6" in line or "took more than" in line for line in found.failed} == {True}
+    entry = read_entries(path)["here"]["large"]
+    assert entry == {"tile": {"m": 3}, "gain": 1.429, "milliseconds": 0.7, "threads": 1, "space": SPACE}
+    assert not path.with_name("tuned.toml.journal").exists()
+
+
+def test_what_was_killed_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed when the first entry is there: the file is whole, and what was measured is not measured again."""
+    monkeypatch.setattr(search, "PATIENCE", 0.4)
+    path, journal = tmp_path / "tuned.toml", tmp_path / "tuned.toml.journal"
+    code = "import sys; from pathlib import Path; from tests.test_tuning import searched; searched(Path(sys.argv[1]))"
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, path], cwd=ROOT, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    )
+    deadline = time.monotonic() + 60
+    while not path.exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert read_entries(path)["here"]["large"]["tile"] == {"m": 5}
+    before = len(Journal(journal, resume=True).tried)
+    assert before >= 2
+    found = searched(path, resume=True, most=1)
+    assert found.trials == 1
+    assert not journal.exists()
+
+
+def test_a_model_that_cannot_be_measured(tmp_path: Path) -> None:
+    worker = Worker({}, (sys.executable, "-c", "raise SystemExit(3)"))
+    with pytest.raises(loopnest.LoopnestError, match="cannot be tuned: the process that measures ended with status 3"):
+        worker.open()
+    with pytest.raises((WorkerFailed, loopnest.LoopnestError)):
+        worker.ask({}, 5)
+
+
+# --- entries ------------------------------------------------------------------------------------------------------------------------
+
+
+def tuned(entry: Any, **config: Any) -> loopnest.CompiledModel:
+    return loopnest.compile(product(), config={**config, "tuned": {HERE: {NAME: entry}}})
+
+
+def test_an_entry_acts_on_its_kernel_and_what_is_set_otherwise_comes_first() -> None:
+    default, found = loopnest.compile(product()), tuned({"tile": {"m": 2, "n": 8}, "gain": 1.1})
+    assert kernels(found) != kernels(default)
+    np.testing.assert_allclose(found(X), default(X), rtol=1e-5, atol=1e-5)
+    same = loopnest.compile(product(), config={"tile": {"m": 2, "n": 8}})
+    assert kernels(found) == kernels(same)
+    for override in (
+        {"tile": {"m": 4, "n": 16}},
+        {"op": {"MatMul": {"tile": {"m": 4, "n": 16}}}},
+        {"node": {"p": {"tile": {"m": 4, "n": 16}}}},
+    ):
+        assert kernels(tuned({"tile": {"m": 2, "n": 8}}, **override)) == kernels(loopnest.compile(product(), config=override))
+    elsewhere = {"tuned": {"another processor": {NAME: {"tile": {"m": 2}}}}}
+    assert kernels(loopnest.compile(product(), config=elsewhere)) == kernels(default)
+
+
+@pytest.mark.parametrize(
+    ("entry", "reason"),
+    [
+        ({"tyle": 3}, "unknown option tyle; known: conv, order"),
+        ({"tile": {"m": 0}}, "m = 0: expected an integer from 1"),
+        ({"tile": {"m": 99}}, "tile.m = 99: a tile so large needs several times the registers that there are; legal: 1 to"),
+        ({"conv": "winograd4"}, "conv = 'winograd4' is not for this kernel; legal: none"),
+        ({"tile": {"m": 2}, "space": SPACE + 1}, f"for version {SPACE + 1} of the space of schedules"),
+        (3, "expected a table of options, not 3"),
+    ],
+)
+def test_an_entry_that_does_not_fit_is_ignored_with_the_reason(entry: Any, reason: str) -> None:
+    default = loopnest.compile(product())
+    with pytest.warns(TuningWarning) as caught:
+        found = tuned(entry, cache=False)
+    assert reason in str(caught[0].message)
+    assert kernels(found) == kernels(default)
+
+
+def strided() -> onnx.ModelProto:
+    nodes = [
+        make_node("Conv", ["x", "w"], ["c"], name="conv", strides=[2, 2], pads=[1, 1, 1, 1]),
+        make_node("Relu", ["c"], ["y"], name="relu"),
+    ]
+    return make_model(nodes, {"x": (1, 16, 33, 33)}, ["y"], {"w": values(32, 16, 3, 3) / 12})
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (
+            {"node": {"conv": {"conv": "winograd4"}}},
+            "node.\"conv\".conv = 'winograd4': it has strides; legal: 'auto', 'direct'",
+        ),
+        ({"node": {"conv": {"tile": {"m": 99}}}}, 'node."conv".tile.m = 99: a tile so large needs'),
+        ({"op": {"Conv": {"tile": {"n": 5}}}}, "op.Conv.tile.n = 5: a tile so large"),
+        (
+            {"node": {"conv": {"unroll": 2}}},
+            'node."conv".unroll = 2: the kernel of Conv+Relu has no such choice; it chooses tile.m (1 to',
+        ),
+    ],
+)
+def test_an_override_that_no_schedule_has_is_refused_with_what_is_legal(config: Any, message: str) -> None:
+    with pytest.raises(loopnest.ConfigError) as caught:
+        loopnest.compile(strided(), config=config)
+    assert message in str(caught.value)
+
+
+# --- all of it ------------------------------------------------------------------------------------------------------------------------
+
+
+def test_a_model_is_tuned_used_and_saved(tmp_path: Path) -> None:
+    """The second model finds the entries of the first in the file."""
+    model, path = tmp_path / "model.onnx", tmp_path / "tuned.toml"
+    onnx.save(product(), model)
+    write_entries(path, {HERE: {"Conv: of another model": {"tile": {"m": 2}}}})
+    done = CliRunner().invoke(main, ["tune", str(model), "-o", str(path), "--trials", "3", "--threads", "1"])
+    assert done.exit_code == 0, done.output
+    assert "3 candidates; the model should be" in done.output
+    assert NAME in done.output
+    assert read_entries(path)[HERE]["Conv: of another model"] == {"tile": {"m": 2}}
+    table = read_entries(path)[HERE]
+    table[NAME] = {"tile": {"m": 3, "n": 16}}  # as an editor would
+    write_entries(path, {HERE: table})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        f = loopnest.compile(model, config=path)
+    assert kernels(f) == kernels(loopnest.compile(model, config={"tile": {"m": 3, "n": 16}}))
+    f.save(tmp_path / "model.lnest")
+    np.testing.assert_array_equal(loopnest.load(tmp_path / "model.lnest")(X), f(X))
