@@ -1,4 +1,5 @@
-"""What a model consists of, by content: the SHA-256 of its bytes and of the files that it refers to. Nothing is parsed for that.
+"""What a model consists of, by content: the SHA-256 of its bytes and of the files that it refers to. Nothing is parsed for that. Large
+ones are hashed in parts by two threads; their digest is that of the digests of the parts.
 
 Times of files tell nothing here: a file is read to know what is in it. They only show whether it is still the one that was read.
 """
@@ -8,17 +9,18 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from ..runtime.parallel import in_threads
+
 if TYPE_CHECKING:
     from .frontend.reading import Model
 
-_CHUNK = 1 << 20
+_PART, _CHUNK = 8 << 20, 1 << 18
 _SETTLED_NS = 2_000_000_000
 """A file that changed twice within the resolution of its times looks the same; two seconds is that of the coarsest file systems."""
 
@@ -35,19 +37,25 @@ class FileContent:
     @cached_property
     def digest(self) -> str:
         """The SHA-256 of what is in it; raises ``OSError``."""
-        return self._hash()
+        return self.hashing()()
 
-    def _hash(self) -> str:
-        digest, chunk = hashlib.sha256(), memoryview(bytearray(_CHUNK))
+    def hashing(self) -> Callable[[], str]:
+        """Starts to hash what is in it, and gives what waits for the result."""
+        return _hashing(self._part, self.path.stat().st_size)
+
+    def _part(self, start: int) -> bytes:
+        digest, chunk, left = hashlib.sha256(), memoryview(bytearray(_CHUNK)), _PART
         with self.path.open("rb", buffering=0) as file:
-            while count := file.readinto(chunk):
+            file.seek(start)
+            while left and (count := file.readinto(chunk[:left])):
                 digest.update(chunk[:count])
-        return digest.hexdigest()
+                left -= count
+        return digest.digest()
 
     def is_unchanged(self) -> bool:
         """Whether the file still is what ``digest`` is the digest of."""
         try:
-            return self._status == _status(self.path) and (self._settled or self._hash() == self.digest)
+            return self._status == _status(self.path) and (self._settled or self.hashing()() == self.digest)
         except OSError:
             return False
 
@@ -58,11 +66,13 @@ class Content:
     def __init__(self, source: Path | bytes) -> None:
         """Raises ``OSError``."""
         self.source = source
-        self._file = FileContent(source) if isinstance(source, Path) else None
+        self._file: FileContent | None = None
         self._external: dict[str, FileContent] = {}
-        self._found: str | None = None
-        self._hashing = threading.Thread(target=self._hash)
-        self._hashing.start()
+        if isinstance(source, Path):
+            self._file = FileContent(source)
+            self._wait = self._file.hashing()
+        else:
+            self._wait = _hashing(self._part, len(source))
 
     @staticmethod
     def of(model: Model) -> Content | None:
@@ -77,11 +87,13 @@ class Content:
         except Exception:  # too large for protobuf, no path at all: as good as unknown
             return None
 
-    @property
+    @cached_property
     def digest(self) -> str | None:
-        """The SHA-256 of the model without what it refers to, worked out by another thread; None where it could not be read."""
-        self._hashing.join()
-        return self._found
+        """The SHA-256 of the model without what it refers to, worked out by other threads; None where it could not be read."""
+        try:
+            return self._wait()
+        except OSError:
+            return None
 
     def external(self, names: Iterable[str]) -> Mapping[str, str] | None:
         """The SHA-256 of files in the model's folder by the names that the model calls them by; None where not all can be read."""
@@ -98,7 +110,7 @@ class Content:
     def forget(self) -> None:
         """Lets go of the bytes of a model that is no file."""
         if isinstance(self.source, bytes):
-            self._hashing.join()
+            self._wait()
             self.source = b""
 
     def is_unchanged(self) -> bool:
@@ -118,11 +130,14 @@ class Content:
             found = self._external[name] = FileContent(path)
         return found
 
-    def _hash(self) -> None:
-        try:
-            self._found = self._file.digest if self._file else hashlib.sha256(cast(bytes, self.source)).hexdigest()
-        except OSError:
-            self._found = None
+    def _part(self, start: int) -> bytes:
+        assert isinstance(self.source, bytes)
+        return hashlib.sha256(memoryview(self.source)[start : start + _PART]).digest()
+
+
+def _hashing(part: Callable[[int], bytes], size: int) -> Callable[[], str]:
+    wait = in_threads(part, range(0, size, _PART))
+    return lambda: hashlib.sha256(b"".join(wait())).hexdigest()
 
 
 def _status(path: Path) -> tuple[int, ...]:

@@ -7,8 +7,7 @@ constants are files of their own (``cache.py``, ``arrays.py``), which plans refe
 from __future__ import annotations
 
 import hashlib
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, BinaryIO
 
@@ -20,6 +19,7 @@ from .arrays import MAPPED_BYTES, ArrayCache, bytes_of
 from .buffers import aligned, aligned_empty
 from .cache import CacheEntry, KernelCache
 from .files import CacheFiles, Damaged
+from .parallel import in_threads
 from .plan_data import Interface, PlanData
 from .program import ALIGNMENT, TensorSpec
 from .records import MALFORMED, CacheKey, Form
@@ -67,7 +67,7 @@ class PlanCache:
             return None
         data, constants = found
         mapped = [place for place in constants if isinstance(place, tuple)]
-        wait = _in_threads(lambda place: arrays.get(*place), mapped)
+        wait = in_threads(lambda place: arrays.get(*place), mapped)
         kernels = {digest: entry for digest in data.program.kernels if (entry := self.kernels.find(digest)) is not None}
         made = dict(zip([array_key for array_key, _ in mapped], wait(), strict=True))
         blobs = [_flat(made[place[0]]) if isinstance(place, tuple) else place for place in constants]
@@ -166,30 +166,3 @@ def _read_plan(key: CacheKey, file: BinaryIO) -> tuple[PlanData, list[np.ndarray
     except (*MALFORMED, VerificationError) as error:
         raise Damaged(f"it is malformed: {error!r}") from None
     return plan, constants
-
-
-def _in_threads(work: Callable[[Any], Any], items: Sequence[Any], count: int = 2) -> Callable[[], list[Any]]:
-    """Starts ``work`` on all items in threads; what it gives waits for their results, or raises what one of them raised."""
-    results: list[Any] = [None] * len(items)
-    errors: list[BaseException] = []
-    left = iter(range(len(items)))
-
-    def run() -> None:
-        try:
-            for at in left:
-                results[at] = work(items[at])
-        except BaseException as error:
-            errors.append(error)
-
-    threads = [threading.Thread(target=run) for _ in range(min(count, len(items)))]
-    for thread in threads:
-        thread.start()
-
-    def wait() -> list[Any]:
-        for thread in threads:
-            thread.join()
-        for error in errors:
-            raise error
-        return results
-
-    return wait

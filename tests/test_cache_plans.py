@@ -350,6 +350,22 @@ def test_a_model_that_changes_while_it_is_compiled_is_not_kept(
     assert files_of(tmp_path, "plans") == []
 
 
+@pytest.mark.parametrize("size", [0, 1, 999, 1000, 1001, 3000, 3500])
+def test_digests_of_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+    """A file and its bytes have one digest, which any byte, and the size, decides."""
+    monkeypatch.setattr(content, "_PART", 1000)
+    monkeypatch.setattr(content, "_CHUNK", 300)
+    data = np.random.default_rng(0).bytes(size)
+    seen: set[str | None] = set()
+    variants = [data, data + b"\0", *(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :] for at in range(0, size, 499))]
+    for variant in variants:
+        (tmp_path / "file").write_bytes(variant)
+        digests = {content.Content(variant).digest, content.Content(tmp_path / "file").digest}
+        assert len(digests) == 1
+        seen |= digests
+    assert len(seen) == len(variants)
+
+
 def test_a_file_that_changed_twice_within_the_resolution_of_times(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"one")
