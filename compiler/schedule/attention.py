@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import prod
 
 from ...ir import loops as ir
 from ..ops.builder import Builder
@@ -27,8 +28,10 @@ from .attention_operands import Heads, Score, lowest
 from .attention_rows import lower_rows
 from .register_tile import in_parts, register_tile
 
-QUERIES = 128
-"""Queries of a task, at most: with their results they stay in the second-level cache."""
+QUERIES = 256
+"""Queries of a task, at most: with their results they stay in the second-level cache. They all use one copy of a block of keys."""
+TASKS = 8
+"""Fewer tasks than this have half as many queries."""
 KEYS = 128
 """Keys of a block, at most: they and their values stay in the second-level cache, a tile's scores of them in the first."""
 
@@ -87,7 +90,9 @@ class _Columns:
         most = KEYS if heads.m > self.width else KEYS_ALONE
         self.keys = ir.Param("keys", blocked(heads.n, most, self.target.rows, self.least))
         self.padded = heads.m < self.width
-        self.queries = ir.Param("queries", heads.m if self.padded else blocked(heads.m, QUERIES, self.narrow, self.width))
+        tasks = prod(ir.hint(v.extent) for v in heads.loops if v.extent is not None) * -(-heads.m // QUERIES)
+        most = QUERIES if tasks >= TASKS else QUERIES // 2
+        self.queries = ir.Param("queries", heads.m if self.padded else blocked(heads.m, most, self.narrow, self.width))
         self.d, self.e, self.w = ir.Const(heads.d), ir.Const(heads.e), ir.Const(self.width)
 
     def rows(self, width: int) -> int:
