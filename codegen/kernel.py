@@ -117,7 +117,7 @@ def _emit_body(module: ll.Module, function: TileFunction, source: KernelSource, 
             argument.add_attribute("noalias")
     symbol.args[0].name = "extents"
     symbol.args[0].add_attribute("noalias")
-    builder = Builder(symbol.append_basic_block("entry"))
+    builder = Builder(symbol.append_basic_block("entry"), half="f16c" in target.requires)
     buffers = dict(zip(function.buffers, symbol.args[1:], strict=False))
     emitter = _emitter(builder, source, target, symbol.args[0], buffers)
     emitter.shared = shared

@@ -1,7 +1,7 @@
 """Conversions between float32 and the narrow floats (float16, bfloat16, 8- and 4-bit), as branch-free LLVM on scalars or vectors.
 
-Values of a narrow dtype are held as their bits in an integer of ``max(8, dtype.bits)`` bits. LLVM's own ``half`` is not used: without
-F16C its conversions become calls to ``__extendhfsf2`` and ``__truncsfhf2``, which a kernel must not need.
+Values of a narrow dtype are held as their bits in an integer of ``max(8, dtype.bits)`` bits. LLVM's own ``half`` is used only where the
+target has F16C: elsewhere its conversions become calls to ``__extendhfsf2`` and ``__truncsfhf2``, which a kernel must not need.
 
 The formats are those of IEEE 754 (float16), of "FP8 Formats for Deep Learning" (arXiv:2209.05433), of "8-bit Numerical Formats for Deep
 Neural Networks" (arXiv:2206.02915, the ``fnuz`` ones) and of the OCP Microscaling specification 1.0 (float4e2m1, float8e8m0); rounding and
@@ -20,9 +20,11 @@ import llvmlite.ir as ll
 
 from ..ir import dtypes
 from ..ir.dtypes import DType
+from .numbering import Builder
 
 I32 = ll.IntType(32)
 F32 = ll.FloatType()
+HALF = ll.HalfType()
 INFINITY = 0x7F80_0000
 """The bits of float32's infinity; larger magnitudes are NaN."""
 
@@ -65,8 +67,15 @@ def is_narrow(dtype: DType) -> bool:
     return dtype in _FORMATS or dtype is dtypes.float8e8m0
 
 
+def _by_instruction(builder: ll.IRBuilder, dtype: DType) -> bool:
+    """Whether the target converts ``dtype`` itself. A NaN keeps the upper bits of its payload then."""
+    return dtype is dtypes.float16 and isinstance(builder, Builder) and builder.half
+
+
 def widen(builder: ll.IRBuilder, bits: ll.Value, dtype: DType) -> ll.Value:
     """The float32 that the bits of a narrow ``dtype`` stand for: exact; NaN stays NaN and keeps its sign if it has one."""
+    if _by_instruction(builder, dtype):
+        return builder.fpext(builder.bitcast(bits, _like(bits, HALF)), _like(bits, F32))
     code = builder.zext(bits, _like(bits, I32))
     if dtype is dtypes.float8e8m0:
         return _as_float(builder, _widen_exponent(builder, code))
@@ -114,6 +123,8 @@ def narrow(builder: ll.IRBuilder, value: ll.Value, dtype: DType, *, saturate: bo
     bfloat16 always overflow to infinity; float4e2m1 always saturates, with NaN as zero. float8e8m0 takes the magnitude and rounds up
     (Cast's default ``round_mode``).
     """
+    if _by_instruction(builder, dtype):
+        return builder.bitcast(builder.fptrunc(value, _like(value, HALF)), _like(value, ll.IntType(16)))
     bits = builder.bitcast(value, _like(value, I32))
     magnitude = builder.and_(bits, _splat(bits, 0x7FFF_FFFF))
     type_ = _like(bits, ll.IntType(max(8, dtype.bits)))

@@ -23,10 +23,12 @@ _INDEX = ll.IntType(64)
 
 
 class Builder(ll.IRBuilder):
-    """``ll.IRBuilder`` whose 64-bit scalar additions, multiplications, unsigned divisions and addresses are numbered."""
+    """``ll.IRBuilder`` whose 64-bit scalar additions, multiplications, unsigned divisions and addresses are numbered. ``half``: the
+    target converts between float16 and float32 by instructions."""
 
-    def __init__(self, block: ll.Block) -> None:
+    def __init__(self, block: ll.Block, *, half: bool = False) -> None:
         super().__init__(block)
+        self.half = half
         self._known: dict[ll.Block, dict[Hashable, ll.Value]] = {}
         self._above: dict[ll.Block, ll.Block] = {}
 

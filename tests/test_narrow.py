@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 
 import llvmlite.binding as llvm
 import llvmlite.ir as ll
@@ -14,6 +14,7 @@ import pytest
 from onnx.reference.ops.op_cast import cast_to
 
 from loopnest.codegen import narrow, target
+from loopnest.codegen.numbering import Builder
 from loopnest.ir import dtypes
 from loopnest.ir.dtypes import DType
 
@@ -27,14 +28,21 @@ def _bits_type(dtype: DType) -> ll.IntType:
     return ll.IntType(max(8, dtype.bits))
 
 
-def _module(dtype: DType, lanes: int, emit: Callable[[ll.IRBuilder, ll.Value], ll.Value], source: ll.Type, to: ll.Type) -> str:
+def _module(
+    dtype: DType,
+    lanes: int,
+    emit: Callable[[ll.IRBuilder, ll.Value], ll.Value],
+    source: ll.Type,
+    to: ll.Type,
+    make: Callable[[ll.Block], ll.IRBuilder] = ll.IRBuilder,
+) -> str:
     """``void f(source* in, to* out, i64 n)``: ``emit`` applied ``lanes`` elements at a time."""
     module = ll.Module(name=f"{dtype.name}_{lanes}")
     i64 = ll.IntType(64)
     wide = (lambda t: ll.VectorType(t, lanes)) if lanes > 1 else (lambda t: t)
     function = ll.Function(module, ll.FunctionType(ll.VoidType(), [source.as_pointer(), to.as_pointer(), i64]), "f")
     entry, loop, end = (function.append_basic_block(name) for name in ("entry", "loop", "end"))
-    builder = ll.IRBuilder(entry)
+    builder = make(entry)
     builder.branch(loop)
     builder.position_at_end(loop)
     i = builder.phi(i64)
@@ -133,6 +141,27 @@ def test_narrowing_rounds_and_overflows_as_onnx_cast(dtype: DType, lanes: int, s
     with np.errstate(over="ignore", invalid="ignore"):
         expected = np.asarray(cast_to(given, dtype.onnx, saturate=saturate))
     _assert_same_codes(actual, expected, given)
+
+
+def _by_instruction(lanes: int, widens: bool) -> str:
+    half = dtypes.float16
+    make = partial(Builder, half=True)
+    if widens:
+        return _module(half, lanes, lambda b, v: narrow.widen(b, v, half), _bits_type(half), F32, make)
+    return _module(half, lanes, lambda b, v: narrow.narrow(b, v, half, saturate=False), F32, _bits_type(half), make)
+
+
+@pytest.mark.skipif("f16c" not in target.resolve("cpu").requires, reason="this processor does not convert float16")
+@pytest.mark.parametrize("lanes", [1, LANES])
+def test_float16_by_instructions(lanes: int) -> None:
+    """Subnormals, ties and overflow are those of the other way."""
+    codes, given = np.arange(1 << 16, dtype=np.uint16), _floats()
+    actual = _run(_by_instruction(lanes, True), codes, np.dtype(np.float32))
+    expected = codes.view(np.float16).astype(np.float32)
+    np.testing.assert_array_equal(actual, expected)
+    np.testing.assert_array_equal(np.signbit(actual), np.signbit(expected))
+    with np.errstate(over="ignore", invalid="ignore"):
+        _assert_same_codes(_run(_by_instruction(lanes, False), given, np.dtype(np.float16)), given.astype(np.float16), given)
 
 
 @pytest.mark.parametrize("lanes", [1, LANES])
