@@ -34,6 +34,8 @@ _SHORT = 8
 _TILE = 6
 """A loop that adds to this many registers has no overhead to save. Unrolled, it would keep what iterations share (neighbouring windows of
 a convolution) in registers that it does not have."""
+_TWICE = 2
+"""Such a loop of at most this many iterations may be unrolled all the same: it would be more of a branch than of a loop."""
 
 
 class Emitter(Values):
@@ -161,8 +163,8 @@ class Emitter(Values):
         elif loop.kind == "vector" and self.lanes is None:
             self.vector_loop(loop)
         elif self.lanes is not None or not self.transposed(loop):
-            long = accumulators(loop.body, self.target.lanes(widest(loop.body))) >= _TILE
-            with self.counted(I64(0), self.value(loop.extent), 1, loop.var.name, long=long) as i:
+            tile = accumulators(loop.body, self.target.lanes(widest(loop.body))) >= _TILE
+            with self.counted(I64(0), self.value(loop.extent), 1, loop.var.name, _TWICE if tile else _SHORT) as i:
                 self.values[loop.var] = i
                 self.body(loop.body)
 
@@ -172,8 +174,8 @@ class Emitter(Values):
         return block is not None and transpose.emit(self, block, self.target.lanes(widest(block.inner.body)))
 
     @contextmanager
-    def counted(self, start: ll.Value, end: ll.Value, step: int, name: str, *, long: bool = False) -> Generator[ll.Value]:
-        """``for i in range(start, end, step)`` as a rotated loop. LLVM is not to unroll it where it, or one inside it, is ``long``."""
+    def counted(self, start: ll.Value, end: ll.Value, step: int, name: str, short: int = _SHORT) -> Generator[ll.Value]:
+        """``for i in range(start, end, step)`` as a rotated loop, which LLVM may unroll where it and those inside it are ``short``."""
         b, long_loops = self.builder, self.long_loops
         before = b.block
         head, after = b.append_basic_block(f"{name}.loop"), b.append_basic_block(f"{name}.end")
@@ -186,7 +188,7 @@ class Emitter(Values):
         following = b.add(i, I64(step), flags=("nsw",))
         i.add_incoming(following, b.block)
         back = b.cbranch(b.icmp_signed("<", following, end), head, after)
-        if long or self.long_loops > long_loops or not is_short(start, end, step):
+        if self.long_loops > long_loops or not is_short(start, end, step, short):
             back.set_metadata("llvm.loop", self.rolled())
             self.long_loops += 1
         b.position_at_end(after)
@@ -324,6 +326,7 @@ class Emitter(Values):
         b.store(arith.binary(b, op, var.dtype, b.load(cell), total), cell)
 
 
-def is_short(start: ll.Value, end: ll.Value, step: int) -> bool:
+def is_short(start: ll.Value, end: ll.Value, step: int, iterations: int) -> bool:
+    """Whether there are at most so many iterations, as far as is known."""
     first, last = number(start), number(end)
-    return first is not None and last is not None and last - first <= _SHORT * step
+    return first is not None and last is not None and last - first <= iterations * step
