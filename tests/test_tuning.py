@@ -20,6 +20,7 @@ from click.testing import CliRunner
 from onnx.helper import make_node
 
 import loopnest
+from benchmarks import cost_model
 from loopnest.codegen.target import resolve
 from loopnest.compiler.cli import main
 from loopnest.compiler.tuning import search
@@ -287,3 +288,22 @@ def test_a_model_is_tuned_used_and_saved(tmp_path: Path) -> None:
     assert kernels(f) == kernels(loopnest.compile(model, config={"tile": {"m": 3, "n": 16}}))
     f.save(tmp_path / "model.lnest")
     np.testing.assert_array_equal(loopnest.load(tmp_path / "model.lnest")(X), f(X))
+
+
+# --- how well the cost model ranks ----------------------------------------------------------------------------------------------------
+
+
+def test_rank_correlation() -> None:
+    assert cost_model.spearman([1, 2, 3], [10, 20, 90]) == pytest.approx(1)
+    assert cost_model.spearman([1, 2, 3], [9, 5, 1]) == pytest.approx(-1)
+    assert cost_model.spearman([1, 1, 2, 2], [5, 5, 7, 7]) == pytest.approx(1)
+    assert np.isnan(cost_model.spearman([1, 1], [1, 2]))
+
+
+def test_the_cost_model_is_compared_with_measurements() -> None:
+    ranked = cost_model.rank("product", product(), 1, np.random.default_rng(0))
+    assert ranked is not None
+    assert ranked.work == 2 * 24 * 40 * 48
+    assert ranked.predicted > ranked.work / 32
+    assert 0 < ranked.seconds < 1
+    assert ranked.tiles[0][2] == 1.0

@@ -151,6 +151,7 @@ class _Search:
         self.journal = Journal(self.path.with_name(f"{self.path.name}.journal"), resume=resume)
         try:
             listed = self.worker.open()["kernels"]
+            self.started = time.monotonic()
             self.kernels = [Kernel(*kernel) for kernel in listed]
             total = sum(kernel.milliseconds for kernel in self.kernels)
             worth = [kernel for kernel in self.kernels if kernel.milliseconds >= SHARE * total]

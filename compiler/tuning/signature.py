@@ -14,6 +14,7 @@ from ..group import Group
 from ..tensor import Tensor
 
 _USUAL = {
+    "auto_pad": ("NOTSET",),
     "group": (1,),
     "strides": (1,),
     "dilations": (1,),

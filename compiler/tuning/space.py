@@ -39,10 +39,12 @@ def _algorithms(trial: Trial, options: NodeOptions, constants: Mapping[str, Any]
     node = trial.group.anchor
     if node.op != "Conv":
         return
+    now = algorithm_of(node, trial.tensors, constants, options, target)
     for name in legal_algorithms(node, trial.tensors, constants, options, target):
         other = replace(options, conv=name, tile=Tile())
-        transforms = algorithm_of(node, trial.tensors, constants, other, target).transforms
-        if options.conv != name and prod(t.growth for t in transforms) <= MAX_GROWTH:
+        algorithm = algorithm_of(node, trial.tensors, constants, other, target)
+        same = (algorithm.transforms, algorithm.regions) == (now.transforms, now.regions)
+        if not same and prod(t.growth for t in algorithm.transforms) <= MAX_GROWTH:
             yield other
 
 
