@@ -79,7 +79,7 @@ class Content:
         """None for what cannot be read; whoever reads it says why."""
         try:
             if isinstance(model, str | os.PathLike):
-                return Content(Path(model))
+                return Content(Path(model).absolute())
             if isinstance(model, bytes | bytearray | memoryview):
                 return Content(bytes(model))
             serialize = getattr(cast(Any, model), "SerializeToString", None)

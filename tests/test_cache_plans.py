@@ -153,6 +153,16 @@ def test_a_shape_that_is_new_is_planned_then(compiled: Compile, reads: list[Any]
     assert len(third.plans) == 2
 
 
+def test_a_relative_path_means_what_it_meant(compiled: Compile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "model.onnx").write_bytes(network("n").SerializeToString())
+    monkeypatch.chdir(tmp_path)
+    compiled("model.onnx")(IDS)
+    f = compiled("model.onnx")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    np.testing.assert_allclose(f(np.arange(7)), expected(np.arange(7)), rtol=1e-4, atol=1e-5)
+
+
 def test_a_proto_that_is_changed_afterwards_is_not_what_is_planned(compiled: Compile) -> None:
     compiled(network("n"))(IDS)
     model = network("n")
