@@ -194,6 +194,15 @@ def test_running_sum(axis: int, exclusive: int, reverse: int) -> None:
     agrees(node, {"x": values(5, 9, 33)}, constants={"axis": np.array(axis, np.int64)}, tolerance=1e-4)
 
 
+@pytest.mark.parametrize(("shape", "axis"), [((3, 5000), 0), ((2, 3, 2, 2100), 0), ((4, 5, 70, 40), 1), ((1, 7, 3, 1), 1)])
+@pytest.mark.parametrize("dtype", [np.float32, np.int64])
+def test_running_sums_of_rows(shape: tuple[int, ...], axis: int, dtype: Any) -> None:
+    """Rows in blocks, of one axis or of several, of which the last is not full."""
+    x = (values(*shape) * 8).astype(dtype)
+    node = oh.make_node("CumSum", ["x", "axis"], ["y"], exclusive=axis, reverse=1 - axis)
+    agrees(node, {"x": x}, constants={"axis": np.array(axis, np.int64)}, tolerance=1e-4)
+
+
 def test_running_product() -> None:
     node = oh.make_node("CumProd", ["x", "axis"], ["y"], reverse=1)
     x = np.random.default_rng(0).integers(1, 3, (9, 5)).astype(np.int32)
