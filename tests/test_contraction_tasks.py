@@ -14,11 +14,18 @@ from tests.graphs import make_model, tensor, values
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize(
-    "rows, summed, columns, threads",
-    [(193, 768, 192, 1), (260, 520, 200, 2), (97, 1536, 100, 1), (131, 1030, 48, 2), (1009, 2048, 192, 2), (128, 2048, 7, 1)],
+    "rows, summed, columns, threads, batch",
+    [
+        (193, 768, 192, 1, 1),
+        (260, 520, 200, 2, 2),
+        (97, 1536, 100, 1, 3),
+        (131, 1030, 48, 2, 1),
+        (1009, 2048, 192, 2, 1),
+        (50, 2048, 192, 2, 11),
+    ],
 )
 def test_products_larger_than_the_second_cache(
-    rows: int, summed: int, columns: int, threads: int, dtype: type[np.floating], monkeypatch: pytest.MonkeyPatch
+    rows: int, summed: int, columns: int, threads: int, batch: int, dtype: type[np.floating], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     groups: list[int] = []
     cut = contraction_loops.cut
@@ -29,8 +36,8 @@ def test_products_larger_than_the_second_cache(
         return tasks
 
     monkeypatch.setattr(contraction_loops, "cut", record)
-    x, w = values(rows, summed).astype(dtype), values(summed, columns, seed=1).astype(dtype)
-    bias, rest = values(columns, seed=2).astype(dtype), values(rows, columns, seed=3).astype(dtype)
+    x, w = values(batch, rows, summed).astype(dtype), values(summed, columns, seed=1).astype(dtype)
+    bias, rest = values(columns, seed=2).astype(dtype), values(batch, rows, columns, seed=3).astype(dtype)
     kind = onnx.TensorProto.FLOAT if dtype is np.float32 else onnx.TensorProto.DOUBLE
     nodes = [
         oh.make_node("MatMul", ["x", "w"], ["p"]),
@@ -41,7 +48,7 @@ def test_products_larger_than_the_second_cache(
     f = loopnest.compile(make_model(nodes, inputs, ["y"], {"w": w, "b": bias}), threads=threads)
     expected = x.astype(np.float64) @ w.astype(np.float64) + bias + rest
     np.testing.assert_allclose(f(x=x, r=rest), expected, rtol=0, atol=np.finfo(dtype).eps * summed)
-    assert max(groups) > 1 or rows * summed * x.itemsize < 4_000_000
+    assert max(groups) > 1 or batch * rows * summed * x.itemsize < 4_000_000
 
 
 @pytest.mark.parametrize("order", ["columns", "rows", "groups"])

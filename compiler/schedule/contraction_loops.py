@@ -121,8 +121,9 @@ class _Emission:
             self._each_tile(lambda place, _, total, finish: a.lowering.write(a.tensor.name, place, finish(total)))
             return
         rows = self.strips.length * self.height if isinstance(self.strips.number, ir.Var) else self.row_extent
-        first = ir.Const(self.tasks.group) if self.side else self.bands.length
-        totals = b.scratch("totals", a.term.dtype, (first, rows, ir.Const(self.blocks.registers.columns)))
+        totals = b.scratch(
+            "totals", a.term.dtype, (self.bands.length * self.tasks.group, rows, ir.Const(self.blocks.registers.columns))
+        )
         with b.nested(self.side):
             self._each_row(lambda _, cell: b.store(totals, cell, neutral("add", a.term.dtype)))
         with b.nested((*self.sum.parts, *self.side)):
@@ -199,8 +200,8 @@ class _Emission:
         return lambda row: (self._place(band, first + row), (self._outermost(inner), local + row, self.column))
 
     def _outermost(self, band: ir.Expr) -> ir.Expr:
-        """The place in the totals along their first axis: the row of the band, or the block of columns."""
-        return self.side[0] if self.side else band
+        """The place in the totals along their first axis: the block of columns and the row of the band."""
+        return self.side[0] * self.bands.length + band if self.side else band
 
     # --- one tile --------------------------------------------------------------------------------------------------------------
 

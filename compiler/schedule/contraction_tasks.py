@@ -62,12 +62,13 @@ def cut(a: Contraction, outer: list[int], blocks: ColumnBlocks, total: Sum) -> T
 
 def _groups(a: Contraction, apart: int, blocks: ColumnBlocks, total: Sum) -> Iterator[Tasks]:
     """Ways to do several blocks of columns side by side: a part of the rows of a chunk, and their totals, stay in the second cache."""
-    if not total.parts or a.band is not None or not _rows_lie_along(a, total):
+    if not total.parts or not _rows_lie_along(a, total):
         return
     part = prod(ir.hint(total.extent(v)) for v in total.loops)
     room = a.lowering.target.l2 * 5 // 8 // a.term.dtype.itemsize
-    for chunks in range(1, max(1, a.rows // _LEAST_ROWS) + 1):
-        rows = -(-a.rows // chunks) + blocks.registers.rows
+    bands = a.sizes[a.band] if a.band is not None else 1
+    for chunks in range(1, max(1, min(bands * a.rows // _LEAST_ROWS, bands if bands > 1 else a.rows)) + 1):
+        rows = -(-bands // chunks) * a.rows if bands > 1 else -(-a.rows // chunks) + blocks.registers.rows
         for group in range(2, blocks.count + 1):
             fits = rows * (part + group * blocks.registers.columns) <= room
             if blocks.count % group == 0 and fits and apart * chunks * (blocks.count // group) >= _LEAST_TASKS:
