@@ -32,18 +32,26 @@ def python(code: str, *arguments: object, **options: Any) -> subprocess.Complete
     return done
 
 
-def killed(work: Callable[[], None], at_most: float, seed: int) -> None:
-    """Forks, and kills the child, which does ``work`` again and again, at a random moment of the first ``at_most`` seconds.
+def killed(work: Callable[[], None], at_most: float, seed: int, *, warm: bool = False) -> None:
+    """Forks, and kills the child, which does ``work`` again and again, at a random moment of ``at_most`` seconds from the start, or
+    (``warm``) from when it did it for the first time.
 
     For processes without other threads: what was imported before need not be imported in each child.
     """
+    ready, told = os.pipe()
     pid = os.fork()
     if not pid:
         try:
+            if warm:
+                work()
+            os.write(told, b"x")
             while True:
                 work()
         finally:
             os._exit(1)
+    os.close(told)
+    os.read(ready, 1)
+    os.close(ready)
     time.sleep(random.Random(seed).random() * at_most)
     os.kill(pid, signal.SIGKILL)
     _, status = os.waitpid(pid, 0)

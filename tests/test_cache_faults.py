@@ -167,7 +167,7 @@ def write():
 
 warnings.simplefilter("error")
 for turn in range(turns):
-    killed(write, 0.02, seed=turn)
+    killed(write, 0.02, seed=turn, warm=True)
     cache = KernelCache(root)
     arrays = ArrayCache(cache.files)
     for n, key in enumerate(keys):
@@ -188,7 +188,7 @@ print(left)
 def test_kill_9_while_writing(tmp_path: Path, turns: int) -> None:
     """At a random moment: each entry is whole or absent, nothing is warned of, and what was begun goes when it is old."""
     left = int(python(KILLED, tmp_path, turns).stdout)
-    assert turns < 100 or left > turns // 20, "some were killed in the middle"
+    assert turns < 100 or left, "some were killed in the middle"
 
 
 KILLED_COMPILING = """
