@@ -115,7 +115,7 @@ def measure(processes: Mapping[str, tuple[str, list[str]]], rounds: int, folder:
 
 
 def shared_memory(processes: Mapping[str, tuple[str, list[str]]], folder: Path) -> tuple[int, int, int]:
-    """Bytes that a second process adds: of the artifact's pages, and in all (PSS of both less that of one alone); and the artifact's size."""
+    """Bytes that a second process adds to the PSS of the first: of the artifact's pages, and in all; and the artifact's size."""
     program, arguments = processes["loopnest"]
     command = [sys.executable, "-S", "-c", program + WAITING, *arguments]
     running: list[subprocess.Popen[str]] = []

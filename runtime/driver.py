@@ -6,18 +6,18 @@ import ctypes
 import hashlib
 import platform
 import re
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import llvmlite.binding as llvm
 import numpy as np
 
 from .entry import supported
 from .forks import Work
-from .linker import LinkError, emit_ir, load_object
+from .linker import LinkError, emit_ir, load_object, tell_symbol
 
 MEET, AWAIT, WAKE = 1, 2, 4
 """Flags of a step in the native table: workers meet after it, it is worth waiting for those that sleep, it is worth waking them."""
@@ -97,7 +97,7 @@ def _load() -> Driver:
 
 
 def _key(text: str) -> str:
-    return hashlib.sha256(f"{llvm.get_process_triple()}\n{text}".encode()).hexdigest()
+    return hashlib.sha256(f"{sys.platform} {platform.machine()}\n{text}".encode()).hexdigest()
 
 
 def _text() -> str:
@@ -117,8 +117,10 @@ def _file(name: str) -> str:
 
 
 def _tell_symbols(text: str) -> None:
-    """Tells LLVM where the functions and objects of the interpreter are that ``entry.ll`` names."""
+    """Tells the linker where the functions and objects of the interpreter are that ``entry.ll`` names."""
     for name in re.findall(r"declare .*@(Py\w+)", text):
-        llvm.add_symbol(name, ctypes.cast(ctypes.pythonapi[name], ctypes.c_void_p).value)
-    llvm.add_symbol("loopnest_ndarray", id(np.ndarray))
-    llvm.add_symbol("loopnest_none", id(None))
+        address = ctypes.cast(ctypes.pythonapi[name], ctypes.c_void_p).value
+        assert address
+        tell_symbol(name, address)
+    tell_symbol("loopnest_ndarray", id(np.ndarray))
+    tell_symbol("loopnest_none", id(None))

@@ -1,27 +1,27 @@
-"""Object code to addresses, through llvmlite alone: no Numba, no compiler.
+"""Object code to addresses, without Numba or a compiler: what ``elf`` can place is placed, LLVM's linker does the rest.
 
-The objects are relocatable files as LLVM wrote them (`library._get_compiled_object()` of a Numba function). They may refer to symbols
-of libm, libc and the driver, and to nothing else: every undefined symbol is looked up before LLVM sees the object, since LLVM would
-end the process on one that it cannot find.
+The objects are relocatable files as LLVM wrote them. They may refer to symbols of libm, libc and the driver, and to nothing else: every
+undefined symbol is looked up before LLVM sees the object, since LLVM would end the process on one that it cannot find. LLVM is loaded when
+it is needed, because that takes longer than all else here.
 """
 
 from __future__ import annotations
 
-import platform
+import ctypes
+import sys
 from collections.abc import Iterable, Mapping
-from struct import Struct
+from functools import cache
 from struct import error as StructError
-from types import MappingProxyType
-from typing import Any, NamedTuple
-
-import llvmlite.binding as llvm
+from typing import Any, Protocol
 
 from ..ir.errors import LoopnestError
+from .elf import NotPlain, Object, elf_symbols, place
 from .forks import Work
 
 _LIBRARIES = ("libm.so.6", "libgcc_s.so.1")
 _lock = Work()
 _ready: list[bool] = []
+_told: dict[str, int] = {}
 
 
 class LinkError(LoopnestError, RuntimeError):
@@ -41,35 +41,90 @@ class Linked:
         return self.addresses[key]
 
 
+class Image(Protocol):
+    """Machine code that was loaded from one object."""
+
+    def get_function_address(self, name: str, /) -> int:
+        """Where a symbol is; 0 for one that is not there."""
+        ...
+
+
 def link(objects: Mapping[str, tuple[bytes, str]]) -> Linked:
     """Loads object files and finds one symbol in each: ``{key: (object bytes, symbol name)}``.
 
-    Objects share an engine unless they define the same name (Numba's counters start anew in every process). Raises ``LinkError``.
-    Safe from many threads.
+    Objects may define the same names (Numba's counters start anew in every process). Raises ``LinkError``. Safe from many threads.
     """
     with _lock:
-        initialize()
-        engines: list[_Engine] = []
-        places: dict[str, _Engine] = {}
-        for key, (code, symbol) in objects.items():
-            symbols = _symbols_for(key, code, symbol)
-            engine = next((engine for engine in engines if engine.defined.isdisjoint(symbols.defined)), None)
-            if engine is None:
-                engine = _Engine()
-                engines.append(engine)
-            engine.add(key, code, symbols.defined)
-            places[key] = engine
-        for engine in engines:
-            engine.native.finalize_object()
-        addresses = {key: places[key].native.get_function_address(symbol) for key, (_, symbol) in objects.items()}
-        missing = [key for key, address in addresses.items() if not address]
-        if missing:
-            raise LinkError(f"no machine code found for kernel {missing[0]}")
-        return Linked(objects, addresses, (engine.native for engine in engines))
+        if not _is_elf():
+            return _link_by_llvm(objects)
+        read = {key: _checked(key, code, symbol) for key, (code, symbol) in objects.items()}
+        try:
+            placed = place(read, address_of_symbol)
+        except NotPlain:
+            return _link_by_llvm(objects)
+        except (StructError, ValueError, IndexError) as error:
+            raise LinkError(f"the object code of a kernel is damaged: {error}") from error
+        addresses = {key: placed.addresses[key][symbol] for key, (_, symbol) in objects.items()}
+        return Linked(objects, addresses, (placed.memory,))
 
 
-def compile_ir(text: str, opt: int = 0) -> Any:
-    """An engine holding the machine code of a module of LLVM IR, which is not optimized but for what code generation does at level ``opt``.
+def address_of_symbol(name: str) -> int:
+    """Where this process has a function or object of that name, in libc, libm, the interpreter, or where it was told; 0 if nowhere."""
+    if name in _told:
+        return _told[name]
+    for library in _libraries():
+        try:
+            return ctypes.cast(library[name], ctypes.c_void_p).value or 0
+        except AttributeError:
+            continue
+    return 0
+
+
+def tell_symbol(name: str, address: int) -> None:
+    """Says where the symbol ``name`` of objects to come is."""
+    with _lock:
+        _told[name] = address
+        if _ready:
+            import llvmlite.binding as llvm
+
+            llvm.add_symbol(name, address)
+
+
+@cache
+def _libraries() -> tuple[ctypes.CDLL, ...]:
+    found = [ctypes.CDLL(None), ctypes.pythonapi] if sys.platform != "win32" else [ctypes.cdll.msvcrt, ctypes.pythonapi]
+    for name in _LIBRARIES:
+        try:
+            found.append(ctypes.CDLL(name))
+        except OSError:
+            continue  # another platform, where libm is part of libc
+    return tuple(found)
+
+
+def _link_by_llvm(objects: Mapping[str, tuple[bytes, str]]) -> Linked:
+    """Objects share an engine unless they define the same name."""
+    initialize()
+    engines: list[_Engine] = []
+    places: dict[str, _Engine] = {}
+    for key, (code, symbol) in objects.items():
+        defined = elf_symbols(code).defined if _is_elf() else frozenset((symbol,))
+        engine = next((engine for engine in engines if engine.defined.isdisjoint(defined)), None)
+        if engine is None:
+            engine = _Engine()
+            engines.append(engine)
+        engine.add(key, code, defined)
+        places[key] = engine
+    for engine in engines:
+        engine.native.finalize_object()
+    addresses = {key: places[key].native.get_function_address(symbol) for key, (_, symbol) in objects.items()}
+    missing = [key for key, address in addresses.items() if not address]
+    if missing:
+        raise LinkError(f"no machine code found for kernel {missing[0]}")
+    return Linked(objects, addresses, (engine.native for engine in engines))
+
+
+def compile_ir(text: str, opt: int = 0) -> Image:
+    """What holds the machine code of a module of LLVM IR, which is not optimized but for what code generation does at level ``opt``.
 
     Keep the engine as long as its functions are used. Raises ``RuntimeError`` where the text is not valid.
     """
@@ -80,6 +135,8 @@ def emit_ir(text: str, opt: int = 0) -> bytes:
     """The object code of a module of LLVM IR for this machine. Raises ``RuntimeError`` where the text is not valid."""
     with _lock:
         initialize()
+        import llvmlite.binding as llvm
+
         module = llvm.parse_assembly(text)
         module.verify()
         machine = _target_machine(opt)
@@ -87,14 +144,30 @@ def emit_ir(text: str, opt: int = 0) -> bytes:
         return machine.emit_object(module)
 
 
-def load_object(code: bytes) -> Any:
-    """An engine holding the machine code of an object file, whose symbols this process has. Raises ``LinkError``."""
+def load_object(code: bytes) -> Image:
+    """What holds the machine code of an object file, whose symbols this process has. Raises ``LinkError``."""
     with _lock:
-        initialize()
-        engine = _Engine()
-        engine.add("the driver", code, frozenset())
-        engine.native.finalize_object()
-        return engine.native
+        try:
+            if not _is_elf():
+                raise NotPlain
+            placed = place({"": Object.read(code)}, address_of_symbol)
+        except NotPlain:
+            initialize()
+            engine = _Engine()
+            engine.add("the driver", code, frozenset())
+            engine.native.finalize_object()
+            return engine.native
+        except (StructError, ValueError, IndexError) as error:
+            raise LinkError(f"the object code of the driver is damaged: {error}") from error
+        return _Placed(placed.addresses[""], placed.memory)
+
+
+class _Placed:
+    def __init__(self, addresses: Mapping[str, int], memory: object) -> None:
+        self._addresses, self._memory = addresses, memory
+
+    def get_function_address(self, name: str) -> int:
+        return self._addresses.get(name, 0)
 
 
 def initialize() -> None:
@@ -102,6 +175,8 @@ def initialize() -> None:
     with _lock:
         if _ready:
             return
+        import llvmlite.binding as llvm
+
         llvm.initialize_native_target()
         llvm.initialize_native_asmprinter()
         for library in _LIBRARIES:
@@ -109,19 +184,27 @@ def initialize() -> None:
                 llvm.load_library_permanently(library)
             except RuntimeError:
                 continue  # another platform, where libm is part of libc; a symbol that is missing then is named when it is needed
+        for name, address in _told.items():
+            llvm.add_symbol(name, address)
         _ready.append(True)
 
 
 def _target_machine(opt: int = 0) -> Any:
+    import llvmlite.binding as llvm
+
     return llvm.Target.from_default_triple().create_target_machine(opt=opt, jit=True)
 
 
 class _Engine:
     def __init__(self) -> None:
+        import llvmlite.binding as llvm
+
         self.native: Any = llvm.create_mcjit_compiler(llvm.parse_assembly(""), _target_machine())
         self.defined: set[str] = set()
 
     def add(self, key: str, code: bytes, defined: frozenset[str]) -> None:
+        import llvmlite.binding as llvm
+
         try:
             self.native.add_object_file(llvm.ObjectFileRef.from_data(code))
         except (RuntimeError, ValueError) as error:
@@ -129,59 +212,19 @@ class _Engine:
         self.defined |= defined
 
 
-class Symbols(NamedTuple):
-    """The global names of an object file: what it defines, and what it expects elsewhere."""
-
-    defined: frozenset[str]
-    undefined: frozenset[str]
-
-
-def _symbols_for(key: str, code: bytes, symbol: str) -> Symbols:
-    if llvm.get_object_format() != "ELF":
-        return Symbols(frozenset((symbol,)), frozenset())
+def _checked(key: str, code: bytes, symbol: str) -> Object:
+    """An object that is whole, defines ``symbol``, and finds in this process what it needs; ``LinkError`` for any other."""
     try:
-        symbols = elf_symbols(code)
+        item = Object.read(code)
     except (StructError, ValueError, IndexError) as error:
         raise LinkError(f"the object code of kernel {key} is damaged: {error}") from error
-    if symbol not in symbols.defined:
+    if symbol not in item.globals.defined:
         raise LinkError(f"the object code of kernel {key} does not define {symbol}")
-    missing = sorted(name for name in symbols.undefined if not llvm.address_of_symbol(name))
+    missing = sorted(name for name in item.globals.undefined if not address_of_symbol(name))
     if missing:
         raise LinkError(f"kernel {key} needs symbols that are not in this process: {', '.join(missing)}")
-    return symbols
+    return item
 
 
-class _Elf:
-    """Where a 64-bit little-endian ELF file keeps its tables (System V gABI, chapters 4 "Object Files" and "Symbol Table")."""
-
-    header = Struct("<4s14xH20xQ10xHH2x")  # magic, e_machine, e_shoff, e_shentsize, e_shnum
-    section = Struct("<4xI16xQQI20x")  # sh_type, sh_offset, sh_size, sh_link
-    symbol = Struct("<IBxH16x")  # st_name, st_info, st_shndx
-    machines = MappingProxyType({"x86_64": 62, "aarch64": 183})
-    symbol_table = 2
-    undefined, common = 0, 0xFFF2
-    local = 0
-
-
-def elf_symbols(code: bytes) -> Symbols:
-    """The global symbols of a relocatable ELF64 file of this machine.
-
-    Common symbols (Numba's empty environments) count as neither defined nor undefined. Raises ``struct.error`` or ``ValueError`` on a
-    file that is truncated or of another kind.
-    """
-    magic, machine, start, size, count = _Elf.header.unpack_from(code)
-    if magic != b"\x7fELF" or machine != _Elf.machines.get(platform.machine(), machine):
-        raise ValueError("not an ELF object of this architecture")
-    sections = [_Elf.section.unpack_from(code, start + index * size) for index in range(count)]
-    defined: set[str] = set()
-    undefined: set[str] = set()
-    for kind, offset, nbytes, link_index in sections:
-        if kind != _Elf.symbol_table:
-            continue
-        names = sections[link_index][1]
-        for name, info, section in _Elf.symbol.iter_unpack(code[offset : offset + nbytes]):
-            if info >> 4 == _Elf.local or section == _Elf.common:
-                continue
-            text = code[names + name : code.index(b"\0", names + name)].decode()
-            (undefined if section == _Elf.undefined else defined).add(text)
-    return Symbols(frozenset(defined), frozenset(undefined))
+def _is_elf() -> bool:
+    return sys.platform not in ("win32", "darwin")

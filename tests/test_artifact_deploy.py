@@ -21,12 +21,13 @@ from loopnest.compiler import precompile as ahead
 from loopnest.compiler.cli import main
 from loopnest.compiler.staged import Stage
 from loopnest.ir.errors import ArtifactError, IncompatibleArtifactError, InputError, ModelError, TargetError
+from loopnest.runtime import isa
 from loopnest.runtime.artifact import Artifact
 from loopnest.runtime.artifact_text import difference
 from tests.graphs import make_model, onnxruntime, values
 
 FIXTURES = Path(__file__).parent / "fixtures"
-HOST = ahead.sorted_isas([isa.name for isa in ahead.ISAS if isa.arch == ahead.host_isa().arch])
+HOST = ahead.sorted_isas([known.name for known in ahead.ISAS if known.arch == ahead.host_isa().arch])
 RUNNABLE = [name for name in HOST if resolve(f"cpu-{name}").runs_here]
 
 
@@ -52,12 +53,16 @@ def several(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def pretend(monkeypatch: pytest.MonkeyPatch, arch: str, *features: str) -> None:
-    """This machine as one with such a processor."""
+def pretend(monkeypatch: pytest.MonkeyPatch, folder: Path, arch: str, *features: str, linux: bool = False) -> None:
+    """This machine as one with such a processor, as ``linux`` or only LLVM says."""
     import llvmlite.binding as llvm
 
-    monkeypatch.setattr(llvm, "get_process_triple", lambda: f"{arch}-unknown-linux-gnu")
-    monkeypatch.setattr(llvm, "get_host_cpu_features", lambda: dict.fromkeys(features, True))
+    flags = folder / "cpuinfo"
+    names = [isa.LINUX_NAMES[feature] for feature in features]
+    flags.write_text(f"processor\t: 0\nflags\t\t: {' '.join(names) if linux else ''}\n\nprocessor\t: 1\nflags: avx512f\n")
+    monkeypatch.setattr(isa, "CPUINFO", flags)
+    monkeypatch.setattr(isa.platform, "machine", lambda: arch)
+    monkeypatch.setattr(llvm, "get_host_cpu_features", lambda: {} if linux else dict.fromkeys(features, True))
 
 
 def test_what_this_machine_lacks_is_compiled_and_stored(several: Path) -> None:
@@ -68,26 +73,37 @@ def test_what_this_machine_lacks_is_compiled_and_stored(several: Path) -> None:
     assert {name: data[18] for name, data in code.items()} == {"avx512": 62, "avx2": 62, "sse2": 62, "neon": 183}  # e_machine
 
 
+@pytest.mark.parametrize("linux", [False, True])
 @pytest.mark.parametrize("name", RUNNABLE)
 def test_the_best_instruction_set_that_the_machine_has_is_used(
-    several: Path, name: str, monkeypatch: pytest.MonkeyPatch
+    several: Path, name: str, linux: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     part = next(part for part in Artifact.read(several).parts if part.isa.name == name)
-    pretend(monkeypatch, part.isa.arch, *part.isa.features)
+    pretend(monkeypatch, tmp_path, part.isa.arch, *part.isa.features, linux=linux)
     f = loopnest.load(several)
     assert f.isa == part.isa
     for n in (1, 3):
         np.testing.assert_allclose(f(rows(n)), onnxruntime(network(), {"x": rows(n)})[0], rtol=1e-4, atol=1e-5)
 
 
-def test_a_machine_that_can_run_none_is_told_what_it_lacks(several: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pretend(monkeypatch, "x86_64", "avx", "fma")
+def test_a_machine_that_can_run_none_is_told_what_it_lacks(
+    several: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    pretend(monkeypatch, tmp_path, "x86_64", "avx", "fma")
     expected = (
         "is compiled for avx512, and this machine lacks avx2, .*; for avx2, and this machine lacks avx2, .*; "
         "for sse2, and this machine lacks sse2; for neon, and this machine lacks the aarch64 architecture"
     )
     with pytest.raises(IncompatibleArtifactError, match=expected):
         loopnest.load(several)
+
+
+def test_linux_and_llvm_agree_on_what_the_processor_has() -> None:
+    import llvmlite.binding as llvm
+
+    flags, host = isa.linux_flags(), llvm.get_host_cpu_features()
+    for feature in {feature for known in ahead.ISAS for feature in known.requires} if flags else ():
+        assert (isa.LINUX_NAMES[feature] in flags) == host.get(feature, False), feature
 
 
 def test_weights_that_are_equal_are_stored_once(several: Path) -> None:
@@ -98,7 +114,7 @@ def test_weights_that_are_equal_are_stored_once(several: Path) -> None:
 
 
 def test_code_for_another_machine_is_not_run_here() -> None:
-    foreign = next(isa.name for isa in ahead.ISAS if resolve(f"cpu-{isa.name}").missing)
+    foreign = next(known.name for known in ahead.ISAS if resolve(f"cpu-{known.name}").missing)
     with pytest.raises(TargetError, match="cannot run"):
         loopnest.compile(network(), target=f"cpu-{foreign}")
     setup = ahead.Setup.of(f"cpu-{foreign}", ahead.Config(), foreign=True)
@@ -113,7 +129,7 @@ def test_code_for_another_machine_is_not_run_here() -> None:
 
 def test_plans_for_other_machines_are_kept_in_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LOOPNEST_VERIFY", "0")
-    foreign = [isa.name for isa in ahead.ISAS if resolve(f"cpu-{isa.name}").missing]
+    foreign = [known.name for known in ahead.ISAS if resolve(f"cpu-{known.name}").missing]
     for name in ("first", "second"):
         loopnest.precompile(network(), tmp_path / name, isa=foreign, config={"cache_dir": str(tmp_path / "cache")})
         if name == "first":
@@ -331,6 +347,7 @@ def test_loading_needs_numpy_and_llvmlite_alone(several: Path) -> None:
     code = f"""
 f = loopnest.load({str(several)!r})
 assert f(np.zeros((1, 12), np.float32)).shape == (1, 10)
+assert not [name for name in sys.modules if name.startswith("llvmlite")] or sys.platform != "linux", "LLVM was loaded"
 f.bind(np.zeros((1, 12), np.float32)).run()
 f.profile(np.zeros((1, 12), np.float32), repeat=1)
 print(f, f.plans)
