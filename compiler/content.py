@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
@@ -34,6 +35,10 @@ class FileContent:
         self._status = _status(path)
         self._settled = time.time_ns() - self._status[-1] > _SETTLED_NS
 
+    @property
+    def nbytes(self) -> int:
+        return self._status[2]
+
     @cached_property
     def digest(self) -> str:
         """The SHA-256 of what is in it; raises ``OSError``."""
@@ -41,7 +46,7 @@ class FileContent:
 
     def hashing(self) -> Callable[[], str]:
         """Starts to hash what is in it, and gives what waits for the result."""
-        return _hashing(self._part, self.path.stat().st_size)
+        return _hashing(self._part, self.nbytes)
 
     def _part(self, start: int) -> bytes:
         digest, chunk, left = hashlib.sha256(), memoryview(bytearray(_CHUNK)), _PART
@@ -63,9 +68,12 @@ class FileContent:
 class Content:
     """A model as the user hands it over. ``source`` is what it can be read from again: its path, or its bytes."""
 
-    def __init__(self, source: Path | bytes) -> None:
-        """Raises ``OSError``."""
+    def __init__(self, source: Path | bytes, limit: int = sys.maxsize) -> None:
+        """Raises ``OSError``, and ``ValueError`` over ``limit`` bytes."""
         self.source = source
+        self._left = limit - (source.stat().st_size if isinstance(source, Path) else len(source))
+        if self._left < 0:
+            raise ValueError("too large")
         self._file: FileContent | None = None
         self._external: dict[str, FileContent] = {}
         if isinstance(source, Path):
@@ -75,15 +83,15 @@ class Content:
             self._wait = _hashing(self._part, len(source))
 
     @staticmethod
-    def of(model: Model) -> Content | None:
-        """None for what cannot be read; whoever reads it says why."""
+    def of(model: Model, limit: int = sys.maxsize) -> Content | None:
+        """None for what is larger than ``limit`` bytes, or cannot be read; whoever reads it says why."""
         try:
             if isinstance(model, str | os.PathLike):
-                return Content(Path(model).absolute())
+                return Content(Path(model).absolute(), limit)
             if isinstance(model, bytes | bytearray | memoryview):
-                return Content(bytes(model))
+                return Content(bytes(model), limit)
             serialize = getattr(cast(Any, model), "SerializeToString", None)
-            return None if serialize is None else Content(serialize(deterministic=True))
+            return None if serialize is None else Content(serialize(deterministic=True), limit)
         except Exception:  # too large for protobuf, no path at all: as good as unknown
             return None
 
@@ -96,9 +104,13 @@ class Content:
             return None
 
     def external(self, names: Iterable[str]) -> Mapping[str, str] | None:
-        """The SHA-256 of files in the model's folder by the names that the model calls them by; None where not all can be read."""
+        """The SHA-256 of files in the model's folder by the names that the model calls them by; None where not all can be read, or
+        they are over the limit."""
         try:
-            return {name: self._external_file(name).digest for name in names}
+            files = {name: self._external_file(name) for name in names}
+            if sum(file.nbytes for file in files.values()) > self._left:
+                return None
+            return {name: file.digest for name, file in files.items()}
         except OSError:
             return None
 

@@ -50,7 +50,8 @@ class KeptModel:
 
     @staticmethod
     def of(model: Model, setup: Setup, shapes: Shapes) -> KeptModel | None:
-        """None where nothing is kept: there is no cache, stages are to be seen or verified, or the model cannot be read."""
+        """None where nothing is kept: there is no cache, stages are to be seen or verified, the model cannot be read, or it is so large
+        that its constants would find no room (``ArrayCache``), and reading all of it to hash it would be in vain."""
         cache, config = setup.cache, setup.config
         if cache is None or cache.files is None or config.verifies or config.dump_directory is not None:
             return None
@@ -59,7 +60,7 @@ class KeptModel:
             options = config.decisive
         except TypeError:
             return None
-        content = None if extents is None else Content.of(model)
+        content = None if extents is None else Content.of(model, cache.files.max_bytes // 2)
         if content is None or extents is None:
             return None
         return KeptModel(content, setup, options, extents, PlanCache(cache, cache.files))

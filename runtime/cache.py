@@ -14,6 +14,7 @@ from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
+from glob import glob
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -174,8 +175,10 @@ SOURCES = ("codegen/**/*.py", "ir/*.py")
 def source_fingerprint(root: Path = Path(__file__).parent.parent, patterns: tuple[str, ...] = SOURCES) -> str:
     """SHA-256 of the sources that decide what code a nest becomes, so that an edited code generator finds no old kernels."""
     digest = hashlib.sha256()
-    for path in sorted({path for pattern in patterns for path in root.glob(pattern)}):
-        content = path.read_bytes()
-        digest.update(f"{path.relative_to(root).as_posix()} {len(content)}\n".encode())
+    names = {name for pattern in patterns for name in glob(pattern, root_dir=root, recursive=True)}
+    for parts in sorted(name.split(os.sep) for name in names):
+        with open(os.path.join(root, *parts), "rb", buffering=0) as file:
+            content = file.read()
+        digest.update(f"{'/'.join(parts)} {len(content)}\n".encode())
         digest.update(content)
     return digest.hexdigest()

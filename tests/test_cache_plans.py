@@ -330,6 +330,28 @@ def test_external_data_is_part_of_the_model(compiled: Compile, reads: list[Any],
         compiled(path)
 
 
+def test_files_that_are_too_large_are_not_hashed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What they hold would find no room in the cache."""
+    path = tmp_path / "model.onnx"
+    hashed: list[Path] = []
+    part = content.FileContent._part
+
+    def counting(file: content.FileContent, start: int) -> bytes:
+        hashed.append(file.path)
+        return part(file, start)
+
+    monkeypatch.setattr(content.FileContent, "_part", counting)
+    external(path)
+    assert content.Content.of(path, 100) is None
+    assert hashed == []
+    main = content.Content(path, 100_000)
+    assert main.external(["weights.bin"]) is None
+    assert main.digest
+    assert hashed == [path]
+    assert content.Content(path, 10**6).external(["weights.bin"])
+    assert hashed[-1] == tmp_path / "weights.bin"
+
+
 def test_a_model_that_changes_while_it_is_used_is_an_error_where_it_matters(compiled: Compile, tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     path.write_bytes(network("n").SerializeToString())
