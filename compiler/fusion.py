@@ -17,7 +17,7 @@ from .ops.registry import OpDef, lookup
 
 MAX_NODES = 24
 """Nodes in a group: compile time and register pressure grow with it."""
-PIXELS = 2
+PIXELS = 4
 """From so many pixels for each output channel on, scaling the weights of a 1x1 convolution costs less than scaling its image."""
 
 

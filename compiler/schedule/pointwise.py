@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ...ir import loops as ir
 from ..tensor import Tensor
-from .spatial import spatial_loops
+from .strided import ordered_loops
 
 if TYPE_CHECKING:
     from ..lowering import Lowering
@@ -67,7 +67,7 @@ def lower_pointwise(lowering: Lowering, root: str) -> bool:
             result = ir.cast(value(name), lowering.tensors[name].dtype)
             lowering.builder.emit(ir.Store(lowering.buffers[name], tuple(place), result))
 
-    spatial_loops(lowering.builder, shape, lambda place: emit(list(place)))
+    ordered_loops(lowering.builder, shape, emit)
     return True
 
 

@@ -51,6 +51,17 @@ def strided_loops(b: Builder, extents: Sequence[ir.Expr], emit: Callable[[list[i
         b.emit(stmt)
 
 
+def ordered_loops(b: Builder, extents: Sequence[ir.Expr], emit: Callable[[list[ir.Expr]], None]) -> None:
+    """Calls ``emit`` with an index into ``extents`` and lays loops over what it emits, in their order; the last one is the vector loop."""
+    loops = [ir.Var(f"i{axis}", extent=extent) for axis, extent in enumerate(extents)]
+    kept = [v for v, extent in zip(loops, extents, strict=True) if not ir.is_const(extent, 1)]
+    with b.collect() as collected:
+        emit([v if any(v is k for k in kept) else ir.ZERO for v in loops])
+    body = tuple(collected)
+    for stmt in _Schedule(kept, body).arrange(kept[:-1], kept[-1:]) if kept else body:
+        b.emit(stmt)
+
+
 def _split(body: ir.Body, loops: Sequence[ir.Var]) -> tuple[list[ir.Var], ir.Body]:
     """Loops over whole blocks of channels, used as c // 8 and c % 8, become two, over blocks and inside of them: offsets are sums then."""
     found: list[ir.Var] = []
