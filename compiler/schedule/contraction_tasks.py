@@ -66,12 +66,13 @@ def _groups(a: Contraction, apart: int, blocks: ColumnBlocks, total: Sum) -> Ite
         return
     part = prod(ir.hint(total.extent(v)) for v in total.loops)
     room = a.lowering.target.l2 * 5 // 8 // a.term.dtype.itemsize
-    bands = a.sizes[a.band] if a.band is not None else 1
-    for chunks in range(1, max(1, min(bands * a.rows // _LEAST_ROWS, bands if bands > 1 else a.rows)) + 1):
-        rows = -(-bands // chunks) * a.rows if bands > 1 else -(-a.rows // chunks) + blocks.registers.rows
-        for group in range(2, blocks.count + 1):
-            fits = rows * (part + group * blocks.registers.columns) <= room
-            if blocks.count % group == 0 and fits and apart * chunks * (blocks.count // group) >= _LEAST_TASKS:
+    units, each = (a.sizes[a.band], a.rows) if a.band is not None else (a.rows, 1)
+    spare = 0 if a.band is not None else blocks.registers.rows
+    for group in (n for n in range(2, blocks.count + 1) if blocks.count % n == 0):
+        most = (room // (part + group * blocks.registers.columns) - spare) // max(1, each)
+        if most > 0:
+            chunks = max(-(-units // most), -(-_LEAST_TASKS // max(1, apart * (blocks.count // group))))
+            if chunks == 1 or (chunks <= units and units * each >= chunks * _LEAST_ROWS):
                 yield Tasks(chunks, rows_first=True, group=group)
 
 
