@@ -69,5 +69,5 @@ class Choices:
         """The extents of the option ``tile`` that are set, checked against ``legal`` by name; ``default`` is what the rest will be."""
         for extent, values in legal.items():
             known: int = getattr(default, extent) or values[0]
-            self.take(f"tile.{extent}", known, values, "a tile so large needs several times the registers that there are")
+            self.take(f"tile.{extent}", known, values, "a tile is whole vectors of columns, and registers hold it")
         return self.options.tile

@@ -223,7 +223,7 @@ def test_an_entry_acts_on_its_kernel_and_what_is_set_otherwise_comes_first() -> 
     [
         ({"tyle": 3}, "unknown option tyle; known: conv, order"),
         ({"tile": {"m": 0}}, "m = 0: expected an integer from 1"),
-        ({"tile": {"m": 99}}, "tile.m = 99: a tile so large needs several times the registers that there are; legal: 1 to"),
+        ({"tile": {"m": 99}}, "tile.m = 99: a tile is whole vectors of columns, and registers hold it; legal: 1 to"),
         ({"conv": "winograd4"}, "conv = 'winograd4' is not for this kernel; legal: none"),
         ({"tile": {"m": 2}, "space": SPACE + 1}, f"for version {SPACE + 1} of the space of schedules"),
         (3, "expected a table of options, not 3"),
@@ -252,8 +252,8 @@ def strided() -> onnx.ModelProto:
             {"node": {"conv": {"conv": "winograd4"}}},
             "node.\"conv\".conv = 'winograd4': it has strides; legal: 'auto', 'direct'",
         ),
-        ({"node": {"conv": {"tile": {"m": 99}}}}, 'node."conv".tile.m = 99: a tile so large needs'),
-        ({"op": {"Conv": {"tile": {"n": 5}}}}, "op.Conv.tile.n = 5: a tile so large"),
+        ({"node": {"conv": {"tile": {"m": 99}}}}, 'node."conv".tile.m = 99: a tile is whole vectors'),
+        ({"op": {"Conv": {"tile": {"n": 5}}}}, "op.Conv.tile.n = 5: a tile is whole vectors"),
         (
             {"node": {"conv": {"unroll": 2}}},
             'node."conv".unroll = 2: the kernel of Conv+Relu has no such choice; it chooses tile.m (1 to',
