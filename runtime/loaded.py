@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from functools import partial
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,7 +15,6 @@ from . import driver
 from .artifact import Artifact, ArtifactPart
 from .buffers import Workspaces
 from .container import malformed
-from .contents import Contents, Part, StoredPlan
 from .cpus import available_cpus
 from .direct import Direct
 from .linker import Linked, LinkError, link
@@ -23,6 +22,9 @@ from .model import CompiledModel, Key, Planner
 from .plan_data import Interface, PlanData, plan_key
 from .program import TensorSpec, tensor_spec
 from .records import MALFORMED
+
+if TYPE_CHECKING:
+    from .contents import Contents, Part
 
 _DEFECTS = (*MALFORMED, VerificationError, LinkError)
 
@@ -87,6 +89,7 @@ class Loaded:
 
     def contents(self) -> Part:
         """Its part of the artifact in memory."""
+        from .contents import Part, StoredPlan
 
         def read() -> Part:
             plans = {key: StoredPlan(self.data(key), tuple(self.constants(key))) for key in self._plans}
@@ -135,6 +138,8 @@ def interface_of(manifest: Mapping[str, Any]) -> Interface:
 
 def contents_of_artifact(artifact: Artifact) -> Contents:
     """All of an artifact in memory, checked."""
+    from .contents import Contents
+
     artifact.verify()
     parts = [Loaded(artifact, part, 1) for part in artifact.parts]
     return Contents(parts[0].interface, tuple(part.contents() for part in parts), artifact.model)
