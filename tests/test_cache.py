@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import errno
 import os
 import subprocess
@@ -13,9 +14,11 @@ from pathlib import Path
 
 import pytest
 
+from loopnest.compiler import kept
 from loopnest.runtime import cache as caches
 from loopnest.runtime.cache import CacheEntry, CacheKey, CacheWarning, KernelCache, source_fingerprint
 
+ROOT = Path(__file__).parent.parent
 KEY = CacheKey((("target", "avx2"), ("nest", "for i in range(8):\n    y[i] = x[i]")))
 OTHER = CacheKey((("target", "avx2"), ("nest", "for i in range(9):\n    y[i] = x[i]")))
 
@@ -256,6 +259,29 @@ def test_source_fingerprint_follows_the_sources(tmp_path: Path) -> None:
     prints.add(source_fingerprint.__wrapped__(tmp_path))
     assert len(prints) == 3
     assert source_fingerprint() == source_fingerprint.__wrapped__()
+
+
+def test_a_comment_is_no_change_of_the_sources(tmp_path: Path) -> None:
+    (tmp_path / "codegen").mkdir()
+
+    def fingerprint(text: str) -> str:
+        (tmp_path / "codegen" / "a.py").write_text(text)
+        return source_fingerprint.__wrapped__(tmp_path)
+
+    assert fingerprint("x = 1\n") == fingerprint("x = 1  # one, they say\n") == fingerprint("    # it's one\nx = 1\n")
+    assert fingerprint('x = "a  #1"\n') != fingerprint('x = "a  #2"\n')
+
+
+DOCUMENTATION = {"compiler/config.py", "ir/graph_text.py"}
+"""Sources with strings that have comments in them and decide nothing: a docstring, the page on configuration."""
+
+
+def test_what_is_taken_for_a_comment_is_one() -> None:
+    for pattern in kept.SOURCES:
+        for file in sorted(ROOT.glob(pattern)):
+            source = file.read_bytes()
+            same = ast.dump(ast.parse(source)) == ast.dump(ast.parse(caches.COMMENTS.sub(b"", source)))
+            assert same != (file.relative_to(ROOT).as_posix() in DOCUMENTATION), file
 
 
 def test_a_clean_run_warns_of_nothing(cache: KernelCache) -> None:
