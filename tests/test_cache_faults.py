@@ -320,7 +320,8 @@ def test_two_versions_share_a_directory(tmp_path: Path, monkeypatch: pytest.Monk
         keys = [
             records.Form(path.read_bytes()[:16], "").decode(path.read_bytes()).key for path in (tmp_path / folder).iterdir()
         ]
-        assert Counter(dict(key.parts)[part] for key in keys) == {version: len(keys) // 2 for version in ("old", "new")}
+        versions = Counter(dict(key.parts).get(part) for key in keys)
+        assert versions["old"] == versions["new"] > 0, versions  # the driver, which is kept too, belongs to both
 
 
 COMPILING_ONCE = """
