@@ -16,7 +16,7 @@ from typing import Any
 import llvmlite.ir as ll
 
 from ..ir import loops as ir
-from . import arith, objects
+from . import arith, collector, objects
 from .emit import Emitter
 from .numbering import Builder
 from .objects import Machine
@@ -67,11 +67,13 @@ def emit_kernel(source: KernelSource, target: Target) -> KernelModule:
     """The LLVM IR of ``source`` for ``target``: the same text for the same source and target, in every process."""
     ranks = tuple(len(region.extents) for region in source.regions)
     symbol = f"loopnest_{hashlib.sha256(source.text.encode()).hexdigest()[:24]}"
-    module = ll.Module(symbol)
-    for region in source.regions:
-        _emit_tile(module, region.function, source, target)
-    _emit_entry(module, symbol, source, target)
-    return KernelModule(str(module), ranks, symbol, Machine(target.triple, target.cpu, target.features))
+    with collector.paused():
+        module = ll.Module(symbol)
+        for region in source.regions:
+            _emit_tile(module, region.function, source, target)
+        _emit_entry(module, symbol, source, target)
+        text = str(module)
+    return KernelModule(text, ranks, symbol, Machine(target.triple, target.cpu, target.features))
 
 
 def _emit_entry(module: ll.Module, symbol: str, source: KernelSource, target: Target) -> None:

@@ -524,6 +524,7 @@ def test_without_a_home_the_cache_is_memory(tmp_path: Path, monkeypatch: pytest.
 
 HOMELESS = """
 import os, warnings
+import platformdirs
 import numpy as np, loopnest
 from onnx.helper import make_node
 from tests.graphs import make_model
