@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import sys
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
@@ -125,9 +124,10 @@ def _machine(settings: Settings, file: Path, fresh: bool) -> dict[str, Any]:
             return kept
     from benchmarks.machine import measure as measure_peak
     from loopnest.codegen.target import resolve
+    from loopnest.runtime.cpus import processor_name
 
     found = {
-        "processor": _processor(),
+        "processor": processor_name(),
         "cpus": os.cpu_count(),
         "isa": resolve("cpu").isa,
         "clock": settings.clock,
@@ -136,12 +136,6 @@ def _machine(settings: Settings, file: Path, fresh: bool) -> dict[str, Any]:
     }
     file.write_text(json.dumps(found, indent=1))
     return found
-
-
-def _processor() -> str:
-    information = Path("/proc/cpuinfo")
-    lines = information.read_text().splitlines() if information.exists() else []
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.processor())
 
 
 def _version(package: str) -> str:

@@ -6,8 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.ratios import geometric_mean, ratio
-from benchmarks.worker import PEERS
+from benchmarks.ratios import best_peer, geometric_mean, ratio
 
 Record = Mapping[str, Any]
 
@@ -23,11 +22,11 @@ class Verdict:
 
 def verdicts(records: Sequence[Record], threads: int) -> list[Verdict]:
     """The targets of speed for that number of threads, and those that hold for any."""
-    ratios = {record["name"]: found for record in records if (found := ratio(record, threads))}
-    families = {record["name"]: record["family"] for record in records}
-    mobile = [found for name, found in ratios.items() if families[name] == "mobile"]
-    quick = {name: ratios[name] for name in ratios if _best_peer(records, name, threads) < 1e-3}
-    batches = {name: found for name, found in ratios.items() if families[name] == "batch8"}
+    measured = [(record, found) for record in records if (found := ratio(record, threads))]
+    ratios = {record["name"]: found for record, found in measured}
+    mobile = [found for record, found in measured if record["family"] == "mobile"]
+    batches = {record["name"]: found for record, found in measured if record["family"] == "batch8"}
+    quick = {record["name"]: found for record, found in measured if (best_peer(record, threads) or 1.0) < 1e-3}
     return [
         _least("geometric mean of all models", 1.30, geometric_mean(ratios.values())),
         _none_under("no model", 1.00, ratios),
@@ -99,9 +98,3 @@ def _memory(records: Iterable[Record]) -> Verdict:
 def _over(shares: Mapping[str, float], text: Callable[[float], str]) -> str:
     """Those above 1, the largest first."""
     return ", ".join(f"{name} {text(share)}" for name, share in sorted(shares.items(), key=lambda each: -each[1]) if share > 1)
-
-
-def _best_peer(records: Iterable[Record], name: str, threads: int) -> float:
-    (record,) = (record for record in records if record["name"] == name)
-    engines = record["threads"][str(threads)]
-    return min(engines[peer]["median_s"] for peer in PEERS if "median_s" in engines.get(peer, {}))

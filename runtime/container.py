@@ -201,9 +201,8 @@ def _section(item: Mapping[str, Any]) -> Section:
 
 def _mapped(what: str, path: Path) -> memoryview:
     try:
-        handle = os.open(
-            path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-        )  # a pipe is not waited for
+        unwaiting = getattr(os, "O_NONBLOCK", 0)  # as opening a pipe would
+        handle = os.open(path, os.O_RDONLY | unwaiting | getattr(os, "O_BINARY", 0))
         with os.fdopen(handle, "rb"):
             if not stat.S_ISREG(os.fstat(handle).st_mode):
                 raise OSError("it is not a regular file")

@@ -186,9 +186,7 @@ class CacheFiles:
         abandoned. Returns the bytes removed."""
         max_bytes = self.max_bytes if max_bytes is None else max_bytes
         before = time.time() - _STALE_SECONDS
-        left = self.statuses(
-            *_LEFTOVERS
-        )  # one of the future may be in use: the clock was set back, or that of a file server is ahead
+        left = self.statuses(*_LEFTOVERS)  # used at 0: of the future, and may be in use, as after a clock was set back
         removed = sum(_remove(self.root / file.name, file.nbytes) for file in left if 0 < file.used < before)
         files = self.statuses()
         total = sum(file.nbytes for file in files)
