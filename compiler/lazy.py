@@ -10,7 +10,8 @@ imports the frontend and the compiler when it is first asked for a plan.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,7 @@ from ..runtime.compile_report import CompileReport
 from ..runtime.direct import Direct
 from ..runtime.foreign import Foreign
 from ..runtime.linker import link
-from ..runtime.model import CompiledModel, Planner, Runner, key_of
+from ..runtime.model import MAX_PLANS, CompiledModel, Planner, Runner, key_of
 from ..runtime.plan_data import Interface
 from ..runtime.plans import KeptPlan
 from ..runtime.program import TensorSpec
@@ -60,7 +61,7 @@ class LazyPlanner:
         if self._interface is None:
             self._kept = KeptModel.of(self.model, self.setup, self.shapes)
             if self._kept is not None:
-                with progress.measuring(self.report), progress.stage("cache", quiet=True):
+                with self._looking():
                     self._interface = self._kept.interface()
             if self._interface is None:
                 return self._read()[0]
@@ -73,7 +74,7 @@ class LazyPlanner:
         interface = self.interface
         key = key_of(values, interface.value_inputs)
         if self._kept is not None:
-            with progress.measuring(self.report), progress.stage("cache", quiet=True):
+            with self._looking():
                 found = self._kept.plan(key, interface)
             if found is not None:
                 return self._bound(found)
@@ -82,9 +83,15 @@ class LazyPlanner:
 
         runner = Stage.make(staged, values).runner
         if self._kept is not None and isinstance(runner, Direct):
-            with progress.measuring(self.report), progress.stage("cache", quiet=True):
+            with self._looking():
                 self._kept.keep_plan(key, runner)
         return runner
+
+    @contextmanager
+    def _looking(self) -> Generator[None]:
+        """What is done in the block is time for the cache."""
+        with progress.measuring(self.report), progress.stage("cache", quiet=True):
+            yield
 
     def _bound(self, found: KeptPlan) -> Direct:
         """A plan of the cache, ready to run."""
@@ -119,7 +126,7 @@ class LazyPlanner:
                 raise ModelError(f"{self.model!r} is not the model any more that it was when it was compiled: compile it again")
             self._kept = None
         elif kept is not None and known is None:
-            with progress.measuring(self.report), progress.stage("cache", quiet=True):
+            with self._looking():
                 kept.keep_interface(interface, tuple(files))
         if kept is not None:
             kept.content.forget()
@@ -129,21 +136,29 @@ class LazyPlanner:
 
 def callable_of(interface: Interface, planner: Planner, setup: Setup, report: CompileReport) -> CompiledModel:
     """The callable of a model; planned now when its inputs say all that a plan needs, and then for good."""
-    compiled = CompiledModel(
-        interface.inputs,
-        interface.outputs,
-        planner,
-        interface.value_inputs,
-        name=interface.name,
-        isa=setup.isa,
-        compile_report=report,
-    )
+    compiled = unplanned(interface, planner, setup, report)
     examples = [_example(spec) for spec in interface.inputs]
     if not interface.value_inputs and all(example is not None for example in examples):
         with progress.measuring(report):
             compiled.prepare(*examples)
         compiled.seal()
     return compiled
+
+
+def unplanned(
+    interface: Interface, planner: Planner, setup: Setup, report: CompileReport, max_plans: int = MAX_PLANS
+) -> CompiledModel:
+    """The callable of a model, without a plan so far."""
+    return CompiledModel(
+        interface.inputs,
+        interface.outputs,
+        planner,
+        interface.value_inputs,
+        name=interface.name,
+        max_plans=max_plans,
+        isa=setup.isa,
+        compile_report=report,
+    )
 
 
 def _example(spec: TensorSpec) -> np.ndarray | None:

@@ -7,6 +7,7 @@ constants, packed weights) is NumPy's work.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import product
@@ -28,10 +29,9 @@ from ..runtime.program import TensorSpec
 from . import progress
 from .config import Config, load_config
 from .frontend.reading import Model
-from .lazy import LazyPlanner
+from .lazy import LazyPlanner, Shapes, unplanned
 from .setup import Setup
 
-Shapes = Mapping[str, Sequence[int]]
 Dims = Mapping[str, int | Iterable[int]]
 ConfigLike = Config | Mapping[str, Any] | str | os.PathLike[str] | None
 
@@ -151,7 +151,7 @@ def _compiled(
     made: list[Contents] = []
     for name in isas:
         planner = LazyPlanner(model, Setup.of(f"cpu-{name}", load_config(config), foreign=True))
-        compiled = _callable(planner)
+        compiled = unplanned(planner.interface, planner, planner.setup, planner.report, max_plans=sys.maxsize)
         wanted = {tuple(chosen.items()) for chosen in _wanted(compiled, listed, dims)}
         for done, chosen in enumerate(sorted(wanted)):
             progress.report(f"plans for {name}", done, len(wanted))
@@ -161,20 +161,6 @@ def _compiled(
     for contents in made[1:]:
         whole = whole.merged(contents)
     return whole
-
-
-def _callable(planner: LazyPlanner) -> CompiledModel:
-    interface = planner.interface
-    return CompiledModel(
-        interface.inputs,
-        interface.outputs,
-        planner,
-        interface.value_inputs,
-        name=interface.name,
-        max_plans=1 << 30,
-        isa=planner.setup.isa,
-        compile_report=planner.report,
-    )
 
 
 def _wanted(compiled: CompiledModel, listed: Sequence[Shapes], dims: Dims) -> Iterator[dict[str, tuple[int, ...]]]:

@@ -7,8 +7,8 @@ from typing import Any
 
 from .artifact import Artifact, ArtifactPart
 from .container import malformed
-from .loaded import interface_of, shapes_text
-from .plan_data import plan_key
+from .loaded import shapes_text
+from .plan_data import Interface, plan_key
 from .records import MALFORMED
 
 
@@ -35,7 +35,7 @@ def difference(old: Artifact, new: Artifact) -> list[str]:
 
 def _lines(artifact: Artifact) -> Iterator[str]:
     manifest = artifact.manifest
-    interface = interface_of(manifest)
+    interface = Interface.from_dict(manifest)
     sections = artifact.container.sections
     yield f"{interface.name}, format {artifact.container.number}, written by loopnest {manifest['loopnest']}"
     yield from (f"  input {spec}" for spec in interface.inputs)
@@ -50,7 +50,7 @@ def _lines(artifact: Artifact) -> Iterator[str]:
 
 def _facts(artifact: Artifact) -> dict[str, None]:
     manifest = artifact.manifest
-    interface = interface_of(manifest)
+    interface = Interface.from_dict(manifest)
     facts = [f"loopnest {manifest['loopnest']}", f"format {artifact.container.number}"]
     facts += [f"input {spec}" for spec in interface.inputs] + [f"output {spec}" for spec in interface.outputs]
     facts += ["model: in the artifact"] if artifact.model is not None else []

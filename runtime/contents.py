@@ -73,17 +73,7 @@ class Contents:
         sections["weights"] = weights.parts
         if self.model is not None:
             sections["model.onnx"] = [self.model]
-        interface = self.interface
-        manifest = {
-            "loopnest": __version__,
-            "needs": READER,
-            "name": interface.name,
-            "inputs": [asdict(spec) for spec in interface.inputs],
-            "outputs": [asdict(spec) for spec in interface.outputs],
-            "value_inputs": interface.value_inputs,
-            "isas": isas,
-            "blobs": weights.places,
-        }
+        manifest = {"loopnest": __version__, "needs": READER, **self.interface.to_dict(), "isas": isas, "blobs": weights.places}
         write(path, manifest, sections, unpacked=unpacked, pieced=("weights",))
 
 

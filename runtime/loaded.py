@@ -20,7 +20,7 @@ from .direct import Direct
 from .linker import Linked, LinkError, link
 from .model import CompiledModel, Key, Planner
 from .plan_data import Interface, PlanData, plan_key
-from .program import TensorSpec, tensor_spec
+from .program import TensorSpec
 from .records import MALFORMED
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class Loaded:
         self._linked: list[Linked] = []
         self._addresses: dict[str, int] = {}
         try:
-            self.interface = interface_of(artifact.manifest)
+            self.interface = Interface.from_dict(artifact.manifest)
             self._plans = {plan_key(plan): plan for plan in part.plans}
         except _DEFECTS as error:
             raise malformed(artifact.what, error) from None
@@ -125,15 +125,6 @@ class Loaded:
             return step()
         except _DEFECTS as error:
             raise malformed(self.artifact.what, error) from None
-
-
-def interface_of(manifest: Mapping[str, Any]) -> Interface:
-    """What the model takes and gives; one of ``MALFORMED`` where the manifest does not say."""
-    inputs, outputs = (tuple(tensor_spec(item) for item in manifest[side]) for side in ("inputs", "outputs"))
-    values = tuple(manifest["value_inputs"])
-    if not all(isinstance(number, int) and 0 <= number < len(inputs) for number in values):
-        raise ValueError(f"value_inputs are {values}, of {len(inputs)} inputs")
-    return Interface(str(manifest["name"]), inputs, outputs, values)
 
 
 def contents_of_artifact(artifact: Artifact) -> Contents:

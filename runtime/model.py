@@ -58,6 +58,10 @@ Key: TypeAlias = "tuple[tuple[int, ...] | bytes | type, ...]"
 """Which plan inputs need: for each its shape (its Python type when it is no array), then the bytes of those whose values decide."""
 
 
+MAX_PLANS = 64
+"""Plans that a model keeps, unless it is told otherwise."""
+
+
 def key_of(arrays: Sequence[Value], value_inputs: Sequence[int]) -> Key:
     """Which plan checked inputs need."""
     key: Key = tuple([array.shape if type(array) is np.ndarray else type(array) for array in arrays])
@@ -81,7 +85,7 @@ class CompiledModel:
         value_inputs: Sequence[int] = (),
         *,
         name: str = "model",
-        max_plans: int = 64,
+        max_plans: int = MAX_PLANS,
         isa: Isa | None = None,
         compile_report: CompileReport | None = None,
     ) -> None:

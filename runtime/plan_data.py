@@ -3,8 +3,8 @@ weights beside it, and says where they are when the plan is made runnable again.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,8 +14,7 @@ from .buffers import Workspaces
 from .direct import Direct
 from .executor import Executable
 from .model import Key
-from .program import Dim, Program, TensorSpec
-from .records import MALFORMED as MALFORMED
+from .program import Dim, Program, TensorSpec, tensor_spec
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,7 @@ class PlanData:
 
     @staticmethod
     def from_dict(data: Mapping[str, Any]) -> PlanData:
-        """What ``to_dict`` described, after JSON or not; raises one of ``MALFORMED`` or ``VerificationError`` for anything else."""
+        """What ``to_dict`` described, after JSON or not; raises one of ``records.MALFORMED`` or ``VerificationError`` for anything else."""
         return PlanData(plan_key(data), tuple(data["picks"]), Program.from_dict(data["program"]))
 
     def check(self, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], values: Sequence[int]) -> None:
@@ -82,6 +81,22 @@ class Interface:
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     value_inputs: tuple[int, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain dicts, lists, strings and numbers, for JSON."""
+        return asdict(self)
+
+    @staticmethod
+    def from_dict(data: Mapping[str, Any], spec: Callable[[Mapping[str, Any]], TensorSpec] = tensor_spec) -> Interface:
+        """What ``to_dict`` described, after JSON or not, inputs and outputs read by ``spec``.
+
+        Raises one of ``records.MALFORMED`` for anything else.
+        """
+        inputs, outputs = (tuple(map(spec, data[side])) for side in ("inputs", "outputs"))
+        values = tuple(data["value_inputs"])
+        if not all(isinstance(number, int) and 0 <= number < len(inputs) for number in values):
+            raise ValueError(f"value_inputs are {values}, of {len(inputs)} inputs")
+        return Interface(str(data["name"]), inputs, outputs, values)
 
     def joined(self, other: Interface) -> Interface:
         """The interface of plans of either; dims that only one of them fixes are not fixed.

@@ -131,9 +131,7 @@ def _flat(array: np.ndarray | None) -> np.ndarray | None:
 def _read_interface(key: CacheKey, file: BinaryIO) -> KeptInterface:
     fields = _INTERFACE.decode_for(key, file.read()).fields
     try:
-        made = fields["interface"]
-        inputs, outputs = (tuple(map(_spec, made[side])) for side in ("inputs", "outputs"))
-        interface = Interface(str(made["name"]), inputs, outputs, tuple(map(int, made["value_inputs"])))
+        interface = Interface.from_dict(fields["interface"], _spec)
         return KeptInterface(interface, {str(name): str(digest) for name, digest in fields["files"].items()})
     except MALFORMED as error:
         raise Damaged(f"it is malformed: {error!r}") from None

@@ -117,8 +117,8 @@ def test_code_for_another_machine_is_not_run_here() -> None:
     foreign = next(known.name for known in ahead.ISAS if resolve(f"cpu-{known.name}").missing)
     with pytest.raises(TargetError, match="cannot run"):
         loopnest.compile(network(), target=f"cpu-{foreign}")
-    setup = ahead.Setup.of(f"cpu-{foreign}", ahead.Config(), foreign=True)
-    f = ahead._callable(ahead.LazyPlanner(network(), setup))
+    planner = ahead.LazyPlanner(network(), ahead.Setup.of(f"cpu-{foreign}", ahead.Config(), foreign=True))
+    f = ahead.unplanned(planner.interface, planner, planner.setup, planner.report)
     with pytest.raises(TargetError, match=f"compiled for {foreign}, and this machine lacks"):
         f(rows(1))
     with pytest.raises(TargetError, match="this machine lacks"):

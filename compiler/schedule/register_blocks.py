@@ -62,6 +62,11 @@ def legal_tiles(target: Target, bits: int, tile: Tile) -> dict[str, range]:
     }
 
 
+def fitting_tiles(target: Target, bits: int) -> list[Tile]:
+    """The register tiles that fit into the registers."""
+    return [Tile(m, v * target.lanes(bits)) for v in range(1, _WIDEST + 1) for m in range(1, _most_rows(target, v) + 1)]
+
+
 def cover(extent: Extent, target: Target, bits: int, tile: Tile) -> tuple[ColumnBlocks, ...]:
     """Blocks of columns that cover ``extent``, what is left after whole blocks as one more; extents that ``tile`` sets are kept to."""
     return _best(extent, target, bits, tile)[1]

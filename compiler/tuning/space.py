@@ -11,6 +11,7 @@ from ...codegen.target import Target
 from ..algorithms import MAX_GROWTH, algorithm_of, legal_algorithms
 from ..choices import Choices
 from ..config import NodeOptions, Tile
+from ..schedule.register_blocks import fitting_tiles
 from .sites import Trial
 
 TILES = 10
@@ -52,13 +53,12 @@ def _tiles(choices: Choices, options: NodeOptions, target: Target) -> list[NodeO
     """Other tiles that fit into the registers."""
     if "tile.m" not in choices.taken:
         return []
-    lanes, free = target.lanes(32), target.vector_registers - 1
     if "tile.n" not in choices.taken:
         now = int(choices.taken["tile.m"].value)
         return list(_others(choices, options, "tile.m", (now + 1, now - 1, now + 2, now - 2, now * 2, -(-now // 2))))
-    fitting = [Tile(m, v * lanes) for v in range(1, 9) for m in range(1, free + 1) if m * v + v <= free]
+    fitting = fitting_tiles(target, 32)
     if choices.cost is None:
-        fitting = [tile for tile in fitting if (tile.m or 0) * (tile.n or 0) >= 8 * lanes]
+        fitting = [tile for tile in fitting if (tile.m or 0) * (tile.n or 0) >= 8 * target.lanes(32)]
         fitting.sort(key=lambda tile: -(tile.m or 0) * (tile.n or 0))
     else:
         costs = {tile: choices.cost(tile) for tile in fitting}
