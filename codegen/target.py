@@ -14,10 +14,13 @@ import difflib
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-
-import llvmlite.binding as llvm
+from typing import TYPE_CHECKING
 
 from ..ir.errors import TargetError
+from .host import host
+
+if TYPE_CHECKING:
+    import llvmlite.binding as llvm
 
 
 @dataclass(frozen=True)
@@ -137,12 +140,14 @@ class Target:
         """Raise ``TargetError`` naming the missing features when this machine cannot run the code."""
         if self.missing:
             raise TargetError(
-                f"this machine ({llvm.get_host_cpu_name()}) cannot run code for target {self.name!r}: "
+                f"this machine ({host().cpu}) cannot run code for target {self.name!r}: "
                 f"it lacks {', '.join(self.missing)}; it can run {', '.join(runnable_names())}"
             )
 
     def machine(self, opt: int = 3) -> llvm.TargetMachine:
         """An LLVM target machine that emits position-independent code for this target; any triple of ``ISAS`` works on any host."""
+        import llvmlite.binding as llvm
+
         _initialize_llvm()
         return llvm.Target.from_triple(self.triple).create_target_machine(
             cpu=self.cpu, features=self.features, opt=opt, reloc="pic", codemodel="default", jit=True
@@ -169,8 +174,8 @@ def resolve(name: str = "cpu") -> Target:
 def _resolve(name: str) -> Target:
     if name == "cpu":
         isa = host_isa()
-        features = ",".join(filter(None, (llvm.get_host_cpu_features().flatten(), isa.tuning)))
-        return _target(name, isa, llvm.get_process_triple(), llvm.get_host_cpu_name(), features)
+        features = ",".join(filter(None, (host().features, isa.tuning)))
+        return _target(name, isa, host().triple, host().cpu, features)
     if name == "cpu-generic":
         isa = [isa for isa in ISAS if isa.arch == host_isa().arch][-1]
     elif name in known_names():
@@ -216,29 +221,25 @@ def host_isa() -> Isa:
     for isa in ISAS:
         if not _missing(isa):
             return isa
-    raise TargetError(f"loopnest has no code generator for this machine's architecture, {_host_arch()!r}")
+    raise TargetError(f"loopnest has no code generator for this machine's architecture, {host().arch!r}")
 
 
 def _missing(isa: Isa) -> tuple[str, ...]:
-    if isa.arch != _host_arch():
+    if isa.arch != host().arch:
         return (f"the {isa.arch} architecture",)
-    features = llvm.get_host_cpu_features()
     if isa.arch == "aarch64":  # Advanced SIMD is part of the base architecture; macOS does not report it
         return ()
-    return tuple(sorted(feature for feature in isa.requires if not features.get(feature, False)))
-
-
-def _host_arch() -> str:
-    arch = llvm.get_process_triple().split("-")[0]
-    return {"arm64": "aarch64", "amd64": "x86_64"}.get(arch, arch)
+    return tuple(sorted(isa.requires - host().enabled))
 
 
 def _triple(arch: str) -> str:
-    return llvm.get_process_triple() if arch == _host_arch() else f"{arch}-unknown-linux-gnu"
+    return host().triple if arch == host().arch else f"{arch}-unknown-linux-gnu"
 
 
 @cache
 def _initialize_llvm() -> None:
+    import llvmlite.binding as llvm
+
     llvm.initialize_all_targets()
     llvm.initialize_all_asmprinters()
 

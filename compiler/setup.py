@@ -9,6 +9,7 @@ from ..runtime.cache import KernelCache, open_cache
 from ..runtime.cpus import available_cpus
 from ..runtime.isa import Isa
 from .config import Config
+from .kept_host import bring_host
 
 
 @dataclass(frozen=True)
@@ -25,13 +26,15 @@ class Setup:
         """Raises ``TargetError`` for a target that is not known or does not run here, ``ConfigError`` for a number of threads that is
         none. ``threads`` None means what the config says, else the CPUs that this process may use. With ``foreign``, what is compiled
         is to be saved, and may be for a machine that this one is not."""
+        cache = open_cache(config.cache_dir, config.cache_bytes) if config.cache else None
+        if cache is not None and cache.files is not None:
+            bring_host(cache.files)
         resolved = resolve(target)
         if not foreign:
             resolved.require_runnable()
         resolved = resolved.with_vector_bits(config.vector_bits)
         if threads is not None:
             config = replace(config, threads=threads)
-        cache = open_cache(config.cache_dir, config.cache_bytes) if config.cache else None
         return Setup(resolved, config, config.threads or available_cpus(), cache)
 
     @property

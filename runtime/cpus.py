@@ -30,6 +30,22 @@ def processor_name() -> str:
     return named or platform.processor() or platform.machine()
 
 
+_TELLING = ("vendor_id", "cpu family", "model", "model name", "stepping", "microcode", "flags")
+
+
+def processor_identity(cpuinfo: Path = Path("/proc/cpuinfo")) -> str | None:
+    """What Linux says of the first x86-64 processor, and its own release: while that is the same, so is what the processor has. None
+    where not all of it is said."""
+    try:
+        lines = cpuinfo.read_text(encoding="ascii", errors="replace").partition("\n\n")[0].splitlines()
+    except OSError:
+        return None
+    said = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    if platform.machine() != "x86_64" or not all(said.get(name) for name in _TELLING):
+        return None
+    return "\n".join((platform.release(), *(said[name] for name in _TELLING)))
+
+
 def _quotas(root: Path) -> Iterator[float]:
     try:
         lines = (root / "proc/self/cgroup").read_text().splitlines()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import subprocess
 import sys
 import threading
@@ -18,7 +19,8 @@ import onnx.helper as oh
 import pytest
 
 import loopnest
-from loopnest.compiler import build, content, kept
+from loopnest.codegen import host
+from loopnest.compiler import build, content, kept, kept_host
 from loopnest.runtime.cache import CacheWarning, open_cache
 from loopnest.runtime.driver import driver
 from loopnest.runtime.files import CacheFiles
@@ -30,6 +32,7 @@ Compile = Callable[..., loopnest.CompiledModel]
 @pytest.fixture(autouse=True)
 def no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     driver()  # or the first test would find it in its cache
+    host.host()
     for name in ("LOOPNEST_DUMP", "LOOPNEST_VERIFY"):
         monkeypatch.delenv(name, raising=False)
 
@@ -505,10 +508,11 @@ driver.emit_ir = lambda text: print("driver") or emit(text)
 f = loopnest.compile(sys.argv[1], config={"cache_dir": sys.argv[2]})
 print(f(np.array([5, 299, 0])).sum())
 print(*sorted({"onnx", "numba", "loopnest.compiler.plan", "loopnest.compiler.frontend", "loopnest.ir.loops"} & set(sys.modules)))
+print("llvmlite" in sys.modules)
 """
 
 
-def test_a_new_process_imports_neither_onnx_nor_the_compiler(compiled: Compile, tmp_path: Path) -> None:
+def test_a_new_process_imports_neither_onnx_nor_llvm_nor_the_compiler(compiled: Compile, tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     path.write_bytes(network().SerializeToString())
     compiled(path)
@@ -516,7 +520,57 @@ def test_a_new_process_imports_neither_onnx_nor_the_compiler(compiled: Compile, 
     first, second = (subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout for _ in range(2))
     compiled_driver, *lines = first.splitlines()
     assert compiled_driver == "driver", "by the first process that needs it"
-    assert second.splitlines() == lines
-    total, imported = lines
+    assert lines[-1] == "True", "which asks LLVM what this machine is, too"
+    assert second.splitlines()[:-1] == lines[:-1]
+    total, imported, loaded = second.splitlines()
     assert imported == ""
+    assert loaded == "False" or (sys.platform, platform.machine()) != ("linux", "x86_64")
     assert float(total) == pytest.approx(expected(IDS).sum(), rel=1e-3)
+
+
+# --- what LLVM says of this machine -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., host.Host]:
+    """What a new process takes this machine for, with a cache of this test, if LLVM and the system say so."""
+
+    def take(said: str, identity: str | None = "a processor") -> host.Host:
+        monkeypatch.setattr(host, "_known", list[host.Host]())
+        monkeypatch.setattr("llvmlite.binding.get_host_cpu_name", lambda: said)
+        monkeypatch.setattr(kept_host, "processor_identity", lambda: identity)
+        kept_host.bring_host(CacheFiles(tmp_path / "cache", 1 << 20))
+        return host.host()
+
+    return take
+
+
+def test_llvm_is_asked_once_for_each_processor(asked: Callable[..., host.Host], monkeypatch: pytest.MonkeyPatch) -> None:
+    assert asked("first").cpu == "first"
+    assert asked("second") == asked("first")
+    assert asked("second", "another processor").cpu == "second"
+    assert asked("third", None).cpu == "third", "nobody says which processor it is"
+    assert asked("third").cpu == "first"
+    monkeypatch.setattr(kept_host, "version_of", lambda package: "99")
+    assert asked("third").cpu == "third", "another LLVM may have another name for it"
+
+
+@pytest.mark.parametrize("damage", [lambda data: data[:-1], lambda data: data.replace(b"first", b"frist"), lambda data: b""])
+def test_llvm_is_asked_again_where_what_it_said_is_damaged(
+    asked: Callable[..., host.Host], tmp_path: Path, damage: Callable[[bytes], bytes]
+) -> None:
+    asked("first")
+    (file,) = files_of(tmp_path, "plans")
+    file.write_bytes(damage(file.read_bytes()))
+    with pytest.warns(CacheWarning, match="made again"):
+        assert asked("second").cpu == "second"
+    assert asked("third").cpu == "second"
+
+
+def test_a_record_of_the_machine_with_other_fields_is_damaged(
+    asked: Callable[..., host.Host], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kept_host, "asdict", lambda said: {"triple": "x", "cpu": 1, "features": ""})
+    asked("first")
+    with pytest.warns(CacheWarning, match="made again"):
+        assert asked("second").cpu == "second"

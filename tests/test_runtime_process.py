@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from loopnest.runtime.cpus import available_cpus
+from loopnest.runtime.cpus import available_cpus, processor_identity
 from loopnest.runtime.team import Team
 
 
@@ -144,6 +144,43 @@ def test_available_cpus(files: dict[str, str], expected: int, tmp_path: Path, mo
         path.write_text(text)
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(6)), raising=False)
     assert available_cpus(tmp_path) == expected
+
+
+CPUINFO = """processor\t: 0
+vendor_id\t: AuthenticAMD
+cpu family\t: 25
+model\t\t: 1
+model name\t: AMD EPYC
+stepping\t: 1
+microcode\t: 0x1000065
+cpu MHz\t\t: 2445.432
+flags\t\t: fpu avx2
+
+processor\t: 1
+flags\t\t: others
+"""
+
+
+def test_the_identity_of_a_processor_is_what_it_has_and_not_what_it_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+
+    def identity(text: str) -> str | None:
+        (tmp_path / "cpuinfo").write_text(text)
+        return processor_identity(tmp_path / "cpuinfo")
+
+    here = identity(CPUINFO)
+    assert here is not None
+    assert identity(CPUINFO.replace("2445.432", "3000.000").replace("others", "more")) == here
+    for word, other in (("avx2", "avx"), ("0x1000065", "0x1000066"), (": 25", ": 26"), ("AMD EPYC", "AMD EPYC 7543")):
+        assert identity(CPUINFO.replace(word, other)) not in (here, None)
+    monkeypatch.setattr("platform.release", lambda: "another kernel")
+    assert identity(CPUINFO) not in (here, None)
+    assert identity(CPUINFO.replace("flags", "Features")) is None
+    assert processor_identity(tmp_path / "none") is None
+    monkeypatch.setattr("platform.machine", lambda: "aarch64")
+    assert identity(CPUINFO) is None
 
 
 def test_available_cpus_here() -> None:

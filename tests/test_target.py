@@ -6,6 +6,7 @@ import llvmlite.binding as llvm
 import pytest
 
 from loopnest.codegen import target as targets
+from loopnest.codegen.host import Host
 from loopnest.ir.errors import TargetError
 
 ADD = "define <16 x float> @f(<16 x float> %a, <16 x float> %b) {{ %r = f{op} <16 x float> %a, %b\n ret <16 x float> %r }}"
@@ -68,10 +69,8 @@ def test_target_of_another_architecture_resolves_but_does_not_run() -> None:
 
 
 def test_missing_features_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(targets.llvm, "get_process_triple", lambda: "x86_64-unknown-linux-gnu")
-    monkeypatch.setattr(
-        targets.llvm, "get_host_cpu_features", lambda: dict.fromkeys(targets.ISAS[1].requires, True) | {"fma": False}
-    )
+    features = ",".join(f"{'-' if feature == 'fma' else '+'}{feature}" for feature in sorted(targets.ISAS[1].requires))
+    monkeypatch.setattr(targets, "host", lambda: Host("x86_64-unknown-linux-gnu", "some-cpu", features))
     targets._resolve.cache_clear()
     try:
         assert targets.resolve("cpu-avx2").missing == ("fma",)
