@@ -3,6 +3,10 @@
 ; Compiled by driver.py when first used. All fields are 64 bits wide; executor.py and team.py write them, and their names are the same there.
 ; On errors: a kernel returns a code and stores the offending value in slot 0 of its extents. The walk records both for its worker and
 ; lowers Call.failed to the step's number; steps after a failed one are skipped, but every barrier is still met, so nobody waits in vain.
+;
+; A kernel is called for one of so many equal shares of its tasks. Each worker has a row of them of its own, and is helped by those that are
+; done with theirs. Of several shares that fail the first is reported: a worker stops at its first failure, but only what lies in its own row, or is
+; taken when its own row is used up, can be that, so that no share before the first that fails is left out.
 
 ; What is the same in every call of a program.
 %Program = type {
@@ -32,10 +36,11 @@
   i64,  ; 3 n_extents      without slot 0
   i64,  ; 4 flags          1: workers meet after it, 2: worth waiting for workers that sleep, 4: worth waking them
   i64,  ; 5 crew           how many workers may share it
-  i64   ; 6 end            number of the first step after it that another crew runs
+  i64,  ; 6 end            number of the first step after it that another crew runs
+  i64   ; 7 pieces         shares in the row of each worker
 }
 
-%Failure = type { i64, i64, i64 }  ; step, code, value
+%Failure = type { i64, i64, i64, i64 }  ; step, code, value, share
 
 ; Something that opens again and again: who waits for generation g + 1 spins for a while, then sleeps. Now and then a spinning thread
 ; offers its CPU to others, since the one it waits for may be in need of it.
@@ -49,13 +54,15 @@
   [128 x i8]   ; 6 condition
 }
 
-; A long-lived worker thread, and the steps that it has been given. Worker 0 is whichever thread dispatches.
+; A worker, and the steps that it has been given: a long-lived thread, or, worker 0, whichever thread dispatches.
 %Member = type {
   %Gate,       ; 0 start
   i64,         ; 1 rank      its number in the crew; 0 while it has nothing to do
   i64,         ; 2 crew
   i64,         ; 3 step      the first; null in Team.call tells it to end
-  [5 x i64]
+  [5 x i64],
+  i64,         ; 5 claimed   how many shares were taken of the row of the worker of this rank
+  [7 x i64]
 }
 
 %Team = type {
@@ -65,7 +72,7 @@
   [6 x i64],
   i64, [7 x i64],  ; 5 arrived    at the barrier
   %Gate,           ; 7 barrier
-  [0 x %Member]    ; 8 members    of worker w at w - 1
+  [0 x %Member]    ; 8 members
 }
 
 declare i32 @pthread_mutex_init(ptr, ptr)
@@ -226,8 +233,10 @@ done:
   ret void
 }
 
-; All workers of a crew meet. The generation is read before arriving: it cannot change until this worker has arrived.
+; All workers of a crew meet, and the last forgets what they claimed. The generation is read before arriving: it cannot change until this worker
+; has arrived.
 define internal void @meet(ptr %team, i64 %workers) {
+entry:
   %arrived = getelementptr %Team, ptr %team, i64 0, i32 5
   %barrier = getelementptr %Team, ptr %team, i64 0, i32 7
   %seen = load atomic i64, ptr %barrier monotonic, align 8
@@ -237,6 +246,14 @@ define internal void @meet(ptr %team, i64 %workers) {
   br i1 %last, label %open, label %wait
 
 open:
+  %rank = phi i64 [ 0, %entry ], [ %rank.next, %open ]
+  %claimed = getelementptr %Team, ptr %team, i64 0, i32 8, i64 %rank, i32 5
+  store atomic i64 0, ptr %claimed monotonic, align 8
+  %rank.next = add i64 %rank, 1
+  %others = icmp ult i64 %rank.next, %workers
+  br i1 %others, label %open, label %through
+
+through:
   store atomic i64 0, ptr %arrived monotonic, align 8
   call void @gate_open(ptr %barrier)
   ret void
@@ -317,16 +334,60 @@ define internal i64 @invoke(i64 %address, ptr %pointers, ptr %extents, i64 %work
   ret i64 %result
 }
 
-define internal void @fail(ptr %call, i64 %worker, i64 %step, i64 %code, ptr %extents) {
+; One of `workers` does its row of `pieces` shares, and then what is left of the rows of others: whoever is slower at the time gets less to do.
+; Returns the first code that is not 0, and the number of the share.
+define internal { i64, i64 } @claim(i64 %address, ptr %pointers, ptr %extents, i64 %worker, i64 %workers, i64 %pieces, ptr %team) {
+entry:
+  %count = mul i64 %workers, %pieces
+  br label %row
+
+row:
+  %visited = phi i64 [ 0, %entry ], [ %visited.next, %used.up ]
+  %rank = phi i64 [ %worker, %entry ], [ %rank.next, %used.up ]
+  %claimed = getelementptr %Team, ptr %team, i64 0, i32 8, i64 %rank, i32 5
+  %first = mul i64 %rank, %pieces
+  br label %next
+
+next:
+  %number = atomicrmw add ptr %claimed, i64 1 monotonic
+  %left = icmp ult i64 %number, %pieces
+  br i1 %left, label %compute, label %used.up
+
+compute:
+  %at = add i64 %first, %number
+  %code = call i64 @invoke(i64 %address, ptr %pointers, ptr %extents, i64 %at, i64 %count)
+  %fine = icmp eq i64 %code, 0
+  br i1 %fine, label %next, label %failed
+
+failed:
+  %partial = insertvalue { i64, i64 } poison, i64 %code, 0
+  %failure = insertvalue { i64, i64 } %partial, i64 %at, 1
+  ret { i64, i64 } %failure
+
+used.up:
+  %visited.next = add i64 %visited, 1
+  %beyond = add i64 %rank, 1
+  %round = icmp eq i64 %beyond, %workers
+  %rank.next = select i1 %round, i64 0, i64 %beyond
+  %more = icmp ult i64 %visited.next, %workers
+  br i1 %more, label %row, label %done
+
+done:
+  ret { i64, i64 } zeroinitializer
+}
+
+define internal void @fail(ptr %call, i64 %worker, i64 %step, i64 %code, ptr %extents, i64 %share) {
   %failures.at = getelementptr %Call, ptr %call, i64 0, i32 2
   %failures = load ptr, ptr %failures.at
   %failure = getelementptr %Failure, ptr %failures, i64 %worker
   %code.at = getelementptr %Failure, ptr %failure, i64 0, i32 1
   %value.at = getelementptr %Failure, ptr %failure, i64 0, i32 2
+  %share.at = getelementptr %Failure, ptr %failure, i64 0, i32 3
   %value = load i64, ptr %extents
   store i64 %step, ptr %failure
   store i64 %code, ptr %code.at
   store i64 %value, ptr %value.at
+  store i64 %share, ptr %share.at
   %failed.at = getelementptr %Call, ptr %call, i64 0, i32 4
   atomicrmw umin ptr %failed.at, i64 %step seq_cst
   ret void
@@ -385,12 +446,30 @@ compute:
   %extent.arguments = getelementptr [2 x i64], ptr %buffer.arguments, i64 %n.buffers
   call void @resolve(ptr %pointers, ptr %buffer.arguments, i64 %n.buffers, ptr %bases, i64 %scratch)
   call void @copy_extents(ptr %extents, ptr %extent.arguments, i64 %n.extents)
-  %code = call i64 @invoke(i64 %kernel, ptr %pointers, ptr %extents, i64 %worker, i64 %workers)
+  %pieces.at = getelementptr %Step, ptr %step, i64 0, i32 7
+  %pieces = load i64, ptr %pieces.at
+  %whole = icmp eq i64 %pieces, 1
+  %fixed = or i1 %alone, %whole
+  br i1 %fixed, label %at.once, label %by.claims
+
+at.once:
+  %code.once = call i64 @invoke(i64 %kernel, ptr %pointers, ptr %extents, i64 %worker, i64 %workers)
+  br label %computed
+
+by.claims:
+  %claims = call { i64, i64 } @claim(i64 %kernel, ptr %pointers, ptr %extents, i64 %worker, i64 %workers, i64 %pieces, ptr %team)
+  %code.claims = extractvalue { i64, i64 } %claims, 0
+  %share.claims = extractvalue { i64, i64 } %claims, 1
+  br label %computed
+
+computed:
+  %code = phi i64 [ %code.once, %at.once ], [ %code.claims, %by.claims ]
+  %share = phi i64 [ %worker, %at.once ], [ %share.claims, %by.claims ]
   %fine = icmp eq i64 %code, 0
   br i1 %fine, label %after, label %failed.here
 
 failed.here:
-  call void @fail(ptr %call, i64 %worker, i64 %s, i64 %code, ptr %extents)
+  call void @fail(ptr %call, i64 %worker, i64 %s, i64 %code, ptr %extents, i64 %share)
   br label %after
 
 after:
@@ -444,7 +523,7 @@ next:
   br i1 %look, label %ask, label %count
 
 ask:
-  %member = getelementptr %Team, ptr %team, i64 0, i32 8, i64 %w
+  %member = getelementptr %Team, ptr %team, i64 0, i32 8, i64 %w.next
   %rank.at = getelementptr %Member, ptr %member, i64 0, i32 1
   %sleepers.at = getelementptr %Member, ptr %member, i64 0, i32 0, i32 1
   %sleepers = load atomic i64, ptr %sleepers.at monotonic, align 8
@@ -477,7 +556,7 @@ start:
   %m = phi i64 [ 0, %count ], [ %m.next, %started ]
   %left = phi i64 [ %crew, %count ], [ %left.next, %started ]
   %m.next = add i64 %m, 1
-  %recruit = getelementptr %Team, ptr %team, i64 0, i32 8, i64 %m
+  %recruit = getelementptr %Team, ptr %team, i64 0, i32 8, i64 %m.next
   %its.rank.at = getelementptr %Member, ptr %recruit, i64 0, i32 1
   %its.crew.at = getelementptr %Member, ptr %recruit, i64 0, i32 2
   %its.step.at = getelementptr %Member, ptr %recruit, i64 0, i32 3
@@ -610,7 +689,7 @@ prepare:
   store ptr %failures, ptr %failures.at
   store ptr %timestamps, ptr %timestamps.at
   store i64 -1, ptr %failed.at
-  %record.nbytes = mul i64 %workers, 24
+  %record.nbytes = mul i64 %workers, 32
   call void @llvm.memset.p0.i64(ptr %failures, i8 -1, i64 %record.nbytes, i1 false)
   call void @dispatch(ptr %call, ptr %team)
   %failed = load atomic i64, ptr %failed.at monotonic, align 8
@@ -619,14 +698,23 @@ prepare:
 
 search:
   %w = phi i64 [ 0, %prepare ], [ %w.next, %search ]
+  %first = phi ptr [ null, %prepare ], [ %first.next, %search ]
+  %least = phi i64 [ -1, %prepare ], [ %least.next, %search ]
   %record = getelementptr %Failure, ptr %failures, i64 %w
+  %share.at = getelementptr %Failure, ptr %record, i64 0, i32 3
   %step = load i64, ptr %record
+  %share = load i64, ptr %share.at
+  %same = icmp eq i64 %step, %failed
+  %before = icmp ult i64 %share, %least
+  %better = and i1 %same, %before
+  %first.next = select i1 %better, ptr %record, ptr %first
+  %least.next = select i1 %better, i64 %share, i64 %least
   %w.next = add i64 %w, 1
-  %found = icmp eq i64 %step, %failed
-  br i1 %found, label %report, label %search
+  %more = icmp ult i64 %w.next, %workers
+  br i1 %more, label %search, label %report
 
 report:
-  call void @llvm.memcpy.p0.p0.i64(ptr %failure, ptr %record, i64 24, i1 false)
+  call void @llvm.memcpy.p0.p0.i64(ptr %failure, ptr %first.next, i64 24, i1 false)
   br label %done
 
 done:
@@ -649,7 +737,7 @@ next:
   br i1 %more, label %prepare, label %done
 
 prepare:
-  %member = getelementptr %Team, ptr %team, i64 0, i32 8, i64 %w
+  %member = getelementptr %Team, ptr %team, i64 0, i32 8, i64 %w.next
   call void @gate_init(ptr %member, i64 %idle)
   br label %next
 
@@ -660,8 +748,7 @@ done:
 ; The life of worker thread `worker` > 0: returns when the team is stopped.
 define void @loopnest_team_work(ptr %team, i64 %worker) {
 entry:
-  %w = sub i64 %worker, 1
-  %member = getelementptr %Team, ptr %team, i64 0, i32 8, i64 %w
+  %member = getelementptr %Team, ptr %team, i64 0, i32 8, i64 %worker
   %call.at = getelementptr %Team, ptr %team, i64 0, i32 3
   %rank.at = getelementptr %Member, ptr %member, i64 0, i32 1
   %crew.at = getelementptr %Member, ptr %member, i64 0, i32 2
@@ -712,7 +799,7 @@ next:
   br i1 %more, label %tell, label %done
 
 tell:
-  %member = getelementptr %Team, ptr %team, i64 0, i32 8, i64 %w
+  %member = getelementptr %Team, ptr %team, i64 0, i32 8, i64 %w.next
   call void @gate_open(ptr %member)
   br label %next
 

@@ -196,19 +196,19 @@ def _message(step: Step, code: int, value: int) -> str:
 def _tables(
     program: Program, addresses: Mapping[str, int], blobs: Sequence[int], threads: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The native tables: int64[n_steps, 7], the fields of ``%Step`` in ``driver.ll``, and int64[...] of all arguments."""
+    """The native tables: int64[n_steps, 8], the fields of ``%Step`` in ``driver.ll``, and int64[...] of all arguments."""
     steps: list[tuple[int, ...]] = []
     arguments: list[int] = []
     places = [_place(program, spec, blobs) for spec in program.buffers]
     for step, share in zip(program.steps, shares(program.steps, threads), strict=True):
         flags = MEET * share.meet | AWAIT * share.wait | WAKE * share.wake
         counts = len(arguments), len(step.buffers), len(step.extents)
-        steps.append((addresses[step.kernel], *counts, flags, share.crew, share.end))
+        steps.append((addresses[step.kernel], *counts, flags, share.crew, share.end, share.pieces))
         for buffer, offset in step.buffers:
             base, start = places[buffer]
             arguments += [base, start + offset]
         arguments += step.extents
-    return np.array(steps, np.int64).reshape(len(steps), 7), np.array(arguments, np.int64)
+    return np.array(steps, np.int64).reshape(len(steps), 8), np.array(arguments, np.int64)
 
 
 def _makers(program: Program, recycled: Outputs) -> list[Maker]:

@@ -22,16 +22,23 @@ WAKE_US = 50.0
 """About how long a sleeping worker takes to start (30 to 60 microseconds)."""
 
 
+PIECES = 16
+PIECE_US = 5.0
+"""A worker's part of a step is cut into up to so many pieces of at least so long, of which those take some that are done with their own
+parts: where others use the same processors, a step took as long as the slower of two equal parts."""
+
+
 @dataclass(frozen=True)
 class Share:
     """How a step is shared. ``crew`` workers at most; ``end``: the number of the next step that another crew runs; ``meet``: the workers
-    meet after it; ``wait``: sleeping workers are waited for; ``wake``: they are woken."""
+    meet after it; ``wait``: sleeping workers are waited for; ``wake``: they are woken; ``pieces``: in the part of a worker."""
 
     crew: int
     end: int
     meet: bool
     wait: bool
     wake: bool
+    pieces: int
 
 
 def cost_us(step: Step) -> float:
@@ -52,10 +59,16 @@ def shares(steps: Sequence[Step], threads: int) -> list[Share]:
             end = at + 1
         ahead += costs[at] if crews[at] > 1 else 0.0
         meet = steps[at].barrier or at + 1 == end
-        found.append(Share(crews[at], end, meet, costs[at] >= WAKE_US, ahead >= WAKE_US))
+        pieces = pieces_of(costs[at], crews[at]) if meet else 1
+        found.append(Share(crews[at], end, meet, costs[at] >= WAKE_US, ahead >= WAKE_US, pieces))
     return found[::-1]
 
 
 def crew_of(step: Step, cost: float, threads: int) -> int:
     """At least 1; more only for a step that can be shared."""
     return max(1, int(min(threads, cost / SHARE_US))) if step.parallel else 1
+
+
+def pieces_of(cost: float, crew: int) -> int:
+    """At least 1; more only where the pieces are not too short."""
+    return max(1, int(min(PIECES, cost / crew / PIECE_US))) if crew > 1 else 1

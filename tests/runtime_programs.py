@@ -42,13 +42,13 @@ def check(buffers, extents, worker, workers):
 
 
 def crew(buffers, extents, worker, workers):
-    """y[worker] = workers."""
+    """y[worker] = workers, which count shares."""
     buffers[0][worker] = workers
     return 0
 
 
 def own_scratch(buffers, extents, worker, workers):
-    """y[worker] = what this worker finds in its scratch after filling it with its number, many times over."""
+    """y[worker] = what this share finds in the scratch after filling it with its number, many times over."""
     y, scratch, n = buffers[0], buffers[1], extents[1]
     for _ in range(2000):
         for i in range(n):
@@ -61,7 +61,21 @@ def own_scratch(buffers, extents, worker, workers):
     return 0
 
 
-KERNELS: tuple[Callable[..., int], ...] = (scale, reverse, check, crew, own_scratch)
+def patient(buffers, extents, worker, workers):
+    """Share 0 sets y[0] once share 1 has set y[1]; gives up after a while. It also writes y[n], which the compiler must take for y[1]."""
+    y, n = buffers[0], extents[1]
+    if worker == 1:
+        y[1] = 1
+    if worker == 0:
+        for i in range(1000000000):
+            y[n] = i
+            if y[1] != 0:
+                y[0] = 1
+                return 0
+    return 0
+
+
+KERNELS: tuple[Callable[..., int], ...] = (scale, reverse, check, crew, own_scratch, patient)
 
 
 def machine_code(function: Callable[..., int], signature: types.Type = SIGNATURE) -> tuple[bytes, str]:

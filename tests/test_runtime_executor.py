@@ -15,9 +15,15 @@ from loopnest.ir.errors import InputError, KernelError
 from loopnest.runtime.buffers import RECYCLED, Workspaces, address_of, aligned_empty
 from loopnest.runtime.executor import Executable
 from loopnest.runtime.program import Program, Step
+from loopnest.runtime.shares import pieces_of
 from tests.runtime_programs import chain, chained, executable, vector, whole
 
 THREADS = (1, 2, 3)
+
+
+def shares_of(threads: int) -> int:
+    """How many shares a step of unknown cost has."""
+    return threads * pieces_of(float("inf"), threads)
 
 
 def checking(n: int, parallel: bool = True) -> Program:
@@ -62,7 +68,7 @@ def test_program_without_steps_returns_outputs() -> None:
 @pytest.mark.parametrize("parallel", [False, True])
 @pytest.mark.parametrize("threads", THREADS)
 def test_only_parallel_steps_are_shared(threads: int, parallel: bool) -> None:
-    n = 4
+    n = shares_of(3)
     everywhere = Step("scale", ((0, 0), (1, 0)), (n, 1), parallel=True)
     program = Program(
         (vector("x", n),),
@@ -71,20 +77,21 @@ def test_only_parallel_steps_are_shared(threads: int, parallel: bool) -> None:
         (everywhere, Step("crew", ((1, 0),), parallel=parallel)),
     )
     result = executable(program, threads).run([np.zeros(n, np.int64)])[0]
-    expected = [threads] * threads if parallel else [1]
+    expected = [shares_of(threads)] * shares_of(threads) if parallel else [1]
     assert result.tolist() == expected + [0] * (n - len(expected))
 
 
 @pytest.mark.parametrize("threads", THREADS)
 def test_each_worker_has_its_own_scratch(threads: int) -> None:
+    n = shares_of(threads)
     program = Program(
         (),
-        (vector("y", threads),),
-        (whole("output", threads), whole("scratch", 100)),
+        (vector("y", n),),
+        (whole("output", n), whole("scratch", 100)),
         (Step("own_scratch", ((0, 0), (1, 0)), (100,), parallel=True),),
         scratch_nbytes=800,
     )
-    assert executable(program, threads).run([])[0].tolist() == list(range(1, threads + 1))
+    assert executable(program, threads).run([])[0].tolist() == list(range(1, n + 1))
 
 
 def test_workers_that_need_not_meet() -> None:
@@ -110,6 +117,19 @@ def test_error_names_the_node_and_the_value(threads: int) -> None:
         with pytest.raises(KernelError, match=r"^gather_1: index 4000 is out of range \[0, 1000\]$"):
             f.run([x])
     np.testing.assert_array_equal(f.run([np.arange(30)])[0], 2 * np.arange(30))
+
+
+@pytest.mark.parametrize("threads", THREADS)
+@pytest.mark.parametrize("seed", range(5))
+def test_the_first_of_many_errors_is_reported(threads: int, seed: int) -> None:
+    n = 3000
+    f, random = executable(checking(n), threads), np.random.default_rng(seed)
+    for _ in range(50):
+        x = np.arange(n) % 1000
+        wrong = random.choice(n, random.integers(1, 20), replace=False)
+        x[wrong] = -1 - wrong
+        with pytest.raises(KernelError, match=f"index {-1 - wrong.min()} is negative"):
+            f.run([x])
 
 
 @pytest.mark.parametrize("threads", THREADS)

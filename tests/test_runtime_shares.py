@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from loopnest.runtime.program import Program, Step
-from loopnest.runtime.shares import SHARE_US, WAKE_US, cost_us, shares
+from loopnest.runtime.shares import PIECE_US, PIECES, SHARE_US, WAKE_US, cost_us, pieces_of, shares
 from tests.runtime_programs import chain, chained, executable, vector, whole
 
 
@@ -50,11 +50,32 @@ def test_only_what_is_long_waits_for_sleepers_and_only_what_is_left_wakes_them()
     assert [share.wake for share in found] == [True, True, True, False]
 
 
+@pytest.mark.parametrize(
+    ("us", "crew", "pieces"), [(10, 1, 1), (1e9, 1, 1), (9.9, 2, 1), (21, 2, 2), (1e9, 2, PIECES), (35, 3, 2)]
+)
+def test_parts_are_cut_into_pieces_that_are_long_enough(us: float, crew: int, pieces: int) -> None:
+    assert pieces_of(us, crew) == pieces
+    assert pieces == 1 or us / crew / pieces >= PIECE_US
+    assert pieces_of(float("inf"), crew) == (PIECES if crew > 1 else 1)
+
+
+def test_steps_after_which_nobody_meets_have_no_pieces() -> None:
+    assert [share.pieces for share in shares([step(100, barrier=False), step(100)], 2)] == [1, 10]
+
+
+def test_who_is_done_takes_pieces_of_others() -> None:
+    """The first piece waits until a piece of the same row has been done by someone else."""
+    program = Program((), (vector("y", 4),), (whole("output", 4),), (Step("patient", ((0, 0),), (3,), parallel=True),))
+    f = executable(program, 2)
+    for _ in range(20):
+        assert f.run([], [np.zeros(4, np.int64)])[0][:3].tolist() == [1, 1, 0]
+
+
 def crews(costs: list[int], threads: int) -> Program:
-    """Steps of given traffic, each of which writes the size of its crew."""
-    n = len(costs)
-    steps = tuple(Step("crew", ((0, 8 * i * threads),), parallel=True, bytes=cost) for i, cost in enumerate(costs))
-    return Program((), (vector("y", n * threads),), (whole("output", n * threads),), steps)
+    """Steps of given traffic, each of which writes the size of its crew, times the pieces of each of its parts."""
+    n, each = len(costs), threads * PIECES
+    steps = tuple(Step("crew", ((0, 8 * i * each),), parallel=True, bytes=cost) for i, cost in enumerate(costs))
+    return Program((), (vector("y", n * each),), (whole("output", n * each),), steps)
 
 
 @pytest.mark.parametrize("threads", [2, 3, 5])
@@ -63,9 +84,9 @@ def test_crews_are_no_larger_than_they_are_worth(threads: int) -> None:
     f = executable(crews([small, large, small, large, 100], threads), threads)
     for _ in range(20):
         f.run([])
-        rows = f.run([], [np.zeros(5 * threads, np.int64)])[0].reshape(5, threads)
+        rows = f.run([], [np.zeros(5 * threads * PIECES, np.int64)])[0].reshape(5, threads * PIECES)
         assert all(row.max() <= 2 for row in rows[[0, 2]])
-        assert (rows[[1, 3]] == threads).all()
+        assert (rows[[1, 3]] == threads * PIECES).all()
         assert rows[4, 0] == 1
 
 
