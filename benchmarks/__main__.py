@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from benchmarks import catalog, plot, report
+from benchmarks import catalog, memory, plot, report
 from benchmarks.ratios import ratio
 from benchmarks.session import Results, Settings, measure
 
@@ -43,6 +43,7 @@ def _threads(ctx: click.Context, param: click.Parameter, text: str) -> tuple[int
     help="cpu: on one thread, time used instead of time passed, for a machine with other work on it.",
 )
 @click.option("--memory/--no-memory", default=True, help="Measure resident memory, which takes a process for each engine.")
+@click.option("--memory-only", is_flag=True, help="Measure only that, which other work on the machine does not disturb.")
 @click.option(
     "--output", type=click.Path(path_type=Path, file_okay=False), default=Path("benchmark-results"), show_default=True
 )
@@ -59,6 +60,7 @@ def main(
     rounds: int,
     clock: str,
     memory: bool,
+    memory_only: bool,
     output: Path,
     fresh: bool,
     quick: bool,
@@ -66,11 +68,14 @@ def main(
 ) -> None:
     """Time loopnest, ONNX Runtime and OpenVINO in turns, and write JSON, Markdown and a drawing to the output folder.
 
-    What the folder already has, measured with the same settings, is not measured again. The status is 1 if a model failed.
+    What the folder already has, measured with the same settings, is not measured again; what it has of times and what of memory stand side
+    by side. The status is 1 if a model failed.
     """
-    settings = Settings(threads, seconds, rounds, clock, memory)
+    settings = Settings(threads, seconds, rounds, clock)
+    parts = ["memory"] if memory_only else ["time", *(["memory"] if memory else [])]
     if quick:
-        settings = Settings((1,), 0.2, 3, clock, False)
+        settings = Settings((1,), 0.2, 3, clock)
+        parts = parts[:1]
         models = models if models or families else QUICK
     entries = _selected(models, families)
     if only_list:
@@ -81,9 +86,9 @@ def main(
     machine = _machine(settings, output / "machine.json", fresh)
     failed = 0
     for number, entry in enumerate(entries, 1):
-        if fresh or not results.has(entry.name, settings):
-            record = measure(entry.name, entry.family, settings)
-            results.put(record)
+        missing = parts if fresh else results.missing(entry.name, settings, parts)
+        if missing:
+            results.put(measure(entry.name, entry.family, settings, missing))
             _write(output, machine, results)
         failed += _announce(results.get(entry.name) or {}, number, len(entries))
     _write(output, machine, results)
@@ -111,9 +116,12 @@ def _announce(record: dict[str, Any], number: int, total: int) -> bool:
         parts.append(f"{count}: {found:.2f}" if found else f"{count}: -")
     if "compile" in record:
         parts.append(f"compiled in {record['compile']['seconds']:.1f} s")
-    parts.append(f"FAILED {record['error']}" if "error" in record else "")
+    shares = memory.shares([record])
+    parts += [f"memory {share:.2f}" for share in shares.values()]
+    errors = [part["error"] for part in (record, record.get("memory", {})) if "error" in part]
+    parts += [f"FAILED {error}" for error in errors]
     click.echo("  ".join(parts).rstrip())
-    return "error" in record
+    return bool(errors)
 
 
 def _machine(settings: Settings, file: Path, fresh: bool) -> dict[str, Any]:

@@ -6,9 +6,8 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from benchmarks.worker import PEERS
-
 Record = Mapping[str, Any]
+PEERS = ("onnxruntime", "openvino")
 
 
 def ratio(record: Record, threads: int) -> float | None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from benchmarks import targets
-from benchmarks.ratios import geometric_mean, ratio
-from benchmarks.worker import PEERS
+from benchmarks import memory, targets
+from benchmarks.ratios import PEERS, geometric_mean, ratio
+from benchmarks.tables import rows
 
 Record = Mapping[str, Any]
 
@@ -29,6 +29,8 @@ def markdown(machine: Mapping[str, Any], records: Sequence[Record]) -> str:
             *_table(machine, records, count),
             "",
         ]
+    if any("memory" in record for record in records):
+        lines += ["### Peak resident memory", "", *memory.markdown(records), ""]
     failed = [record for record in records if "error" in record]
     if failed:
         lines += ["### Failed", "", *(f"- `{record['name']}`: {record['error']}" for record in failed), ""]
@@ -44,14 +46,14 @@ def kernels_markdown(machine: Mapping[str, Any], records: Sequence[Record], leas
     peaks = {each["threads"]: each for each in machine["peaks"]}
     lines = [f"Kernels over {least:.0%} of a model's time."]
     for record in records:
-        peak = peaks.get(record["settings"]["threads"][0])
         kernels = record.get("kernel_times", ())
+        peak = peaks.get(record["settings"]["threads"][0]) if kernels else None
         whole = sum(kernel["ms"] for kernel in kernels)
-        rows = [_kernel_row(kernel, whole, peak) for kernel in kernels if peak and kernel["ms"] > least * whole]
-        if rows:
+        cells = [_kernel_row(kernel, whole, peak) for kernel in kernels if peak and kernel["ms"] > least * whole]
+        if cells:
             lines += ["", f"### {record['name']}", ""]
-            lines += _rows(
-                ["kernel", "layout", "calls", "ms", "of time", "GFLOP/s", "GB/s", "of roofline", "first nodes"], rows
+            lines += rows(
+                ["kernel", "layout", "calls", "ms", "of time", "GFLOP/s", "GB/s", "of roofline", "first nodes"], cells
             )
     return "\n".join(lines) + "\n"
 
@@ -78,24 +80,24 @@ def _machine(machine: Mapping[str, Any]) -> str:
 def _means(records: Sequence[Record], threads: Sequence[int]) -> Iterator[str]:
     families = list(dict.fromkeys(record["family"] for record in records))
     header = ["family", "models", *(f"{count} thread{'s' if count > 1 else ''}" for count in threads)]
-    rows: list[list[str]] = []
+    cells: list[list[str]] = []
     for family in (*families, "all"):
         members = [record for record in records if family in ("all", record["family"])]
         means = [geometric_mean(found for record in members if (found := ratio(record, count))) for count in threads]
-        rows.append([family, str(len(members)), *(f"{mean:.2f}" if mean else "" for mean in means)])
-    return _rows(header, rows)
+        cells.append([family, str(len(members)), *(f"{mean:.2f}" if mean else "" for mean in means)])
+    return rows(header, cells)
 
 
 def _table(machine: Mapping[str, Any], records: Sequence[Record], threads: int) -> Iterator[str]:
     peak = next((each["gflops"] for each in machine["peaks"] if each["threads"] == threads), None)
     header = ["model", "family", "loopnest ms", "ONNX Runtime ms", "OpenVINO ms", "ratio", "of peak"]
-    header += ["arena MB", "peak RSS MB (ours / ORT / OV)", "compile s", "kernels"]
-    rows = [
+    header += ["arena MB", "compile s", "kernels"]
+    cells = [
         _row(record, threads, peak)
         for record in records
         if "median_s" in record.get("threads", {}).get(str(threads), {}).get("loopnest", {})
     ]
-    return _rows(header, rows)
+    return rows(header, cells)
 
 
 def _row(record: Record, threads: int, peak: float | None) -> list[str]:
@@ -103,7 +105,6 @@ def _row(record: Record, threads: int, peak: float | None) -> list[str]:
     times = [_milliseconds(engines.get(name, {})) for name in ("loopnest", *PEERS)]
     found = ratio(record, threads)
     rate = record["flops"] / engines["loopnest"]["median_s"] / 1e9
-    resident = record.get("peak_rss_bytes", {})
     return [
         record["name"],
         record["family"],
@@ -111,7 +112,6 @@ def _row(record: Record, threads: int, peak: float | None) -> list[str]:
         f"{found:.2f}" if found else "",
         f"{rate / peak:.0%}" if peak else "",
         f"{record['arena_bytes'] / 1e6:.2f}",
-        " / ".join(_megabytes(resident.get(name)) for name in ("loopnest", *PEERS)) if resident else "",
         f"{record['compile']['seconds']:.1f}",
         str(record["kernels"]),
     ]
@@ -119,14 +119,3 @@ def _row(record: Record, threads: int, peak: float | None) -> list[str]:
 
 def _milliseconds(engine: Mapping[str, Any]) -> str:
     return f"{engine['median_s'] * 1e3:.3f}" if "median_s" in engine else "failed"
-
-
-def _megabytes(size: int | None) -> str:
-    return f"{size / 1e6:.0f}" if size else "-"
-
-
-def _rows(header: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
-    yield f"| {' | '.join(header)} |"
-    yield f"|{' --- |' * len(header)}"
-    for row in rows:
-        yield f"| {' | '.join(row)} |"

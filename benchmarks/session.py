@@ -8,20 +8,24 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from benchmarks.worker import PEERS
+from benchmarks.ratios import PEERS
 
 ROOT = Path(__file__).parent.parent
 TOLERANCE = 1e-4
 """Largest difference from ONNX Runtime, as a share of an output's largest magnitude, that counts as right."""
 
 Record = dict[str, Any]
+
+
+PARTS = ("time", "memory")
+"""What there is to measure of a model; a record has either or both, and each says with which version it was measured."""
 
 
 @dataclass(frozen=True)
@@ -32,31 +36,37 @@ class Settings:
     seconds: float = 2.0
     rounds: int = 8
     clock: str = "wall"
-    memory: bool = True
     limit: float = 900.0
 
 
-def measure(name: str, family: str, settings: Settings) -> Record:
-    """The record of one model. What goes wrong is in it as `error`; nothing is raised for it."""
-    record: Record = {
-        "name": name,
-        "family": family,
-        "measured": datetime.now(UTC).isoformat(timespec="seconds"),
-        "loopnest": fingerprint(),
-        "settings": asdict(settings),
-    }
+def measure(name: str, family: str, settings: Settings, parts: Collection[str] = PARTS) -> Record:
+    """The record of one model. What goes wrong is in it as `error` (of the memory alone: in `memory`); nothing is raised for it."""
+    record: Record = {"name": name, "family": family}
     with tempfile.TemporaryDirectory(prefix="loopnest-bench-") as folder:
         job = {"model": name, "folder": folder, "cache_dir": f"{folder}/cache", **asdict(settings)}
-        for stage in ("prepare", "time"):
-            record |= _stage({**job, "stage": stage}, settings.limit)
-            if "error" in record:
-                return record
-        record["peak_rss_bytes"] = {}
-        for engine in ("loopnest", *PEERS) if settings.memory else ():
-            found = _stage({**job, "stage": "memory", "engine": engine}, settings.limit)
-            record["peak_rss_bytes"][engine] = found.get("peak_rss_bytes")
-    problem = _wrong(record)
+        record |= _stage({**job, "stage": "prepare"}, settings.limit)
+        if "error" not in record and "memory" in parts:
+            record["memory"] = _version() | _memory({**job, "cache_dir": f"{folder}/cache-memory"}, settings.limit)
+        if "time" in parts:
+            record |= _version() | {"settings": asdict(settings)}
+            if "error" not in record:
+                record |= _stage({**job, "stage": "time"}, settings.limit)
+    problem = _wrong(record) if "threads" in record else None
     return record | ({"error": problem} if problem else {})
+
+
+def _version() -> Record:
+    return {"measured": datetime.now(UTC).isoformat(timespec="seconds"), "loopnest": fingerprint()}
+
+
+def _memory(job: Record, limit: float) -> Record:
+    """Peaks while compiling and while serving; an engine that cannot run the model has None, loopnest an `error`."""
+    compiling = _stage({**job, "stage": "compiling"}, limit)
+    if "error" in compiling:
+        return compiling
+    serving = {engine: _stage({**job, "stage": "serving", "engine": engine}, limit) for engine in ("loopnest", *PEERS)}
+    failed = {"error": serving["loopnest"]["error"]} if "error" in serving["loopnest"] else {}
+    return {"compiling": compiling, "serving": {engine: found.get("bytes") for engine, found in serving.items()}, **failed}
 
 
 def _wrong(record: Record) -> str | None:
@@ -106,17 +116,26 @@ class Results:
         self.folder = folder / "models"
         self.folder.mkdir(parents=True, exist_ok=True)
 
-    def has(self, name: str, settings: Settings) -> bool:
-        """Whether there is a record without an error, measured in this way."""
-        record = self.get(name)
-        same = record is not None and record.get("settings") == json.loads(json.dumps(asdict(settings)))
-        return bool(same and record and "error" not in record)
+    def missing(self, name: str, settings: Settings, parts: Iterable[str]) -> list[str]:
+        """Those of `parts` that there are not yet without an error, the time measured in this way."""
+        record = self.get(name) or {}
+        used, wanted = record.get("settings", {}), json.loads(json.dumps(asdict(settings)))
+        same = {option: used.get(option) for option in wanted} == wanted
+        there = {"time": same and "error" not in record, "memory": "error" not in record.get("memory", {"error": ""})}
+        return [part for part in parts if not there[part]]
 
     def get(self, name: str) -> Record | None:
         file = self._file(name)
         return json.loads(file.read_text()) if file.exists() else None
 
     def put(self, record: Record) -> None:
+        """Stores a record, beside what there is of a part that it has not."""
+        before = self.get(record["name"]) or {}
+        if "settings" in record:
+            before = {key: before[key] for key in ("memory",) if key in before}
+        elif "settings" not in before:
+            before.pop("error", None)
+        record = before | record
         file = self._file(record["name"])
         partial = file.with_suffix(".partial")
         partial.write_text(json.dumps(record, indent=1))

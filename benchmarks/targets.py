@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from benchmarks import memory
 from benchmarks.ratios import best_peer, geometric_mean, ratio
 
 Record = Mapping[str, Any]
@@ -84,13 +85,8 @@ def _compiling(records: Sequence[Record]) -> Iterator[Verdict]:
     yield Verdict("every model compiled in 8 s", over, not over if seconds else None)
 
 
-def _memory(records: Iterable[Record]) -> Verdict:
-    sizes = {record["name"]: record.get("peak_rss_bytes") or {} for record in records}
-    shares = {
-        name: each["loopnest"] / each["onnxruntime"]
-        for name, each in sizes.items()
-        if each.get("loopnest") and each.get("onnxruntime")
-    }
+def _memory(records: Sequence[Record]) -> Verdict:
+    shares = memory.shares(records)
     over = _over(shares, lambda share: f"{share:.2f}")
     return Verdict("peak resident memory at most ONNX Runtime's", over, not over if shares else None)
 

@@ -1,6 +1,6 @@
 """One stage of one model's measurement, in a process of its own: `python -m benchmarks.worker JOB.json`.
 
-The job names the stage (`prepare`, `time` or `memory`), the folder that the stages of one model share, and the file for the result, which
+The job names the stage (a key of `STAGES`), the folder that the stages of one model share, and the file for the result, which
 is a JSON object: what the stage found, or {"error": sentence}.
 """
 
@@ -17,9 +17,11 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks import memory
+from benchmarks.ratios import PEERS
+
 Job = Mapping[str, Any]
 FEEDS, SOURCE = "feeds.npz", "source.json"
-PEERS = ("onnxruntime", "openvino")
 
 
 def prepare(job: Job) -> dict[str, Any]:
@@ -132,29 +134,14 @@ def _kernel_times(steps: list[Any]) -> list[dict[str, Any]]:
     return sorted((total for total in totals.values() if total["ms"] >= least), key=lambda total: -total["ms"])[:40]
 
 
-def measure_memory(job: Job) -> dict[str, Any]:
+def measure_compiling(job: Job) -> dict[str, Any]:
+    """The peak of resident memory while loopnest compiles from an empty cache."""
+    return memory.measure_compiling(*_prepared(job), job["threads"][0], job["cache_dir"])
+
+
+def measure_serving(job: Job) -> dict[str, Any]:
     """The peak of this process's resident memory with one engine and nothing else, its caches being full."""
-    model, feeds = _prepared(job)
-    if job["engine"] == "loopnest":
-        import loopnest
-
-        function = loopnest.compile(model, threads=job["threads"][0], config={"cache_dir": job["cache_dir"]})
-        call: Callable[[], Any] = lambda: function.run(None, feeds)  # noqa: E731
-    else:
-        from loopnest.compiler.cli.engines import ENGINES
-
-        call = ENGINES[job["engine"]](model, feeds, job["threads"][0])
-    for _ in range(3):
-        call()
-    return {"peak_rss_bytes": _peak_resident()}
-
-
-def _peak_resident() -> int:
-    """Of this program; what `getrusage` says includes the process that it was forked from."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) * 1024
-    raise OSError("this kernel does not say how much memory was resident")
+    return memory.measure_serving(job["engine"], *_prepared(job), job["threads"][0], job["cache_dir"])
 
 
 def _cpu_seconds() -> float:
@@ -171,7 +158,8 @@ def sentence(error: BaseException) -> str:
 STAGES: Mapping[str, Callable[[Job], dict[str, Any]]] = {
     "prepare": prepare,
     "time": measure_time,
-    "memory": measure_memory,
+    "compiling": measure_compiling,
+    "serving": measure_serving,
 }
 
 

@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner, Result
 from onnx import helper, numpy_helper
 
-from benchmarks import catalog, models, plot, report, session, targets
+from benchmarks import catalog, memory, models, plot, report, session, targets
 from benchmarks.__main__ import main
 from benchmarks.ratios import ratio
 from loopnest.codegen.target import resolve
@@ -52,7 +52,7 @@ def invoke(output: Path, *arguments: object) -> Result:
 def test_a_run_writes_every_number_and_reports_a_model_that_fails(tmp_path: Path, good: Path, bad: Path) -> None:
     pytest.importorskip("onnxruntime")
     output = tmp_path / "out"
-    result = invoke(output, "--models", f"{bad},{good}", "--threads", "1,2")
+    result = invoke(output, "--models", f"{bad},{good}", "--threads", "1,2", "--no-memory")
     assert result.exit_code == 1
     assert f"[1/2] {bad}" in result.output
     assert "FAILED UnsupportedOperatorError" in result.output
@@ -84,21 +84,72 @@ def check_good(record: dict[str, Any]) -> None:
         assert engines["onnxruntime"]["difference"] <= 1e-6
         for engine in engines.values():
             assert "error" in engine or (0 < engine["min_s"] <= engine["median_s"] and engine["calls"] >= 6)
-    assert set(record["peak_rss_bytes"]) == {"loopnest", "onnxruntime", "openvino"}
-    assert record["peak_rss_bytes"]["loopnest"] > 10e6
+    assert "memory" not in record
+
+
+def test_memory_is_measured_alone(tmp_path: Path, good: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    output = tmp_path / "out"
+    arguments = ("--models", good, "--threads", "1")
+    assert invoke(output, *arguments, "--memory-only").exit_code == 0
+    (record,) = json.loads((output / "results.json").read_text())["models"]
+    assert "threads" not in record
+    serving, compiling = record["memory"]["serving"], record["memory"]["compiling"]
+    assert set(serving) == {"loopnest", "onnxruntime", "openvino"}
+    assert 10e6 < serving["loopnest"] < compiling["bytes"], "what is found in the cache needs no compiler"
+    assert compiling["helper_bytes"] >= 0
+    text = (output / "results.md").read_text()
+    assert f"| {good} | {serving['loopnest'] / 1e6:.0f} | {serving['onnxruntime'] / 1e6:.0f} |" in text
+    again = invoke(output, *arguments, "--memory-only")
+    assert f"memory {serving['loopnest'] / serving['onnxruntime']:.2f}" in again.output, "which is not measured again"
+    assert json.loads((output / "results.json").read_text())["models"] == [record]
+
+
+def test_a_part_that_is_measured_again_leaves_the_other(tmp_path: Path) -> None:
+    results, settings = session.Results(tmp_path), session.Settings((1,))
+    timed = {"name": "a", "settings": json.loads(json.dumps(vars(settings))), "threads": {}}
+    results.put({"name": "a", "error": "cannot be prepared"})
+    assert results.missing("a", settings, session.PARTS) == ["time", "memory"]
+    results.put({"name": "a", "memory": {"serving": {"loopnest": 1}}})
+    assert "error" not in (results.get("a") or {})
+    assert results.missing("a", settings, session.PARTS) == ["time"]
+    results.put({**timed, "error": "wrong"})
+    assert results.missing("a", settings, session.PARTS) == ["time"]
+    results.put({"name": "a", "memory": {"error": "it broke"}})
+    assert (results.get("a") or {})["error"] == "wrong"
+    assert results.missing("a", settings, session.PARTS) == ["time", "memory"]
+    results.put(timed)
+    assert results.get("a") == {**timed, "memory": {"error": "it broke"}}
+    assert results.missing("a", session.Settings((2,)), ["time"]) == ["time"]
+
+
+def test_the_table_of_memory_says_what_failed() -> None:
+    serving = {"loopnest": 80_000_000, "onnxruntime": 100_000_000, "openvino": None}
+    compiling = {"bytes": 150_000_000, "helper_bytes": 0}
+    records: list[dict[str, Any]] = [
+        {"name": "a", "memory": {"serving": serving, "compiling": compiling}},
+        {"name": "b", "memory": {"serving": {**serving, "loopnest": 20_000_000}, "compiling": compiling}},
+        {"name": "c", "memory": {"error": "it broke"}},
+        {"name": "d"},
+    ]
+    lines = list(memory.markdown(records))
+    assert lines[0] == "Geometric mean of loopnest / ONNX Runtime over 2 models: 0.40."
+    assert "| a | 80 | 100 | - | 0.80 | 150 | - |" in lines
+    assert "| c | - | - | - | it broke | - | - |" in lines
+    assert not any(line.startswith("| d |") for line in lines)
 
 
 def test_a_second_run_goes_on_where_the_first_ended(tmp_path: Path, good: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     measured: list[str] = []
 
-    def measure(name: str, family: str, settings: session.Settings) -> session.Record:
+    def measure(name: str, family: str, settings: session.Settings, parts: list[str]) -> session.Record:
         measured.append(name)
         record = {"name": name, "family": family, "settings": json.loads(json.dumps(vars(settings)))}
         return record | ({"error": "Broken: it broke"} if len(measured) == 2 else {})
 
     monkeypatch.setattr("benchmarks.__main__.measure", measure)
     other = write_model(tmp_path / "other.onnx", [helper.make_node("Relu", ["x"], ["y"])])
-    arguments = ("--models", f"{good},{other}", "--threads", "1")
+    arguments = ("--models", f"{good},{other}", "--threads", "1", "--no-memory")
     assert invoke(tmp_path / "out", *arguments).exit_code == 1
     assert measured == [str(good), str(other)]
     assert invoke(tmp_path / "out", *arguments).exit_code == 0
@@ -117,7 +168,7 @@ def test_unknown_names_are_refused(tmp_path: Path, option: str, value: str) -> N
 
 
 def test_a_missing_file_is_a_record_with_a_sentence(tmp_path: Path) -> None:
-    settings = session.Settings((1,), 0.01, 1, memory=False)
+    settings = session.Settings((1,), 0.01, 1)
     assert session.measure(f"{tmp_path}/none.onnx", "file", settings)["error"] == f"there is no file {tmp_path}/none.onnx"
 
 
@@ -139,7 +190,6 @@ def record(name: str, ours: float, theirs: dict[str, float], family: str = "smal
         "arena_bytes": 1_500_000,
         "compile": {"seconds": 1.25},
         "kernels": 7,
-        "peak_rss_bytes": {"loopnest": 80_000_000, "onnxruntime": 90_000_000, "openvino": None},
         **more,
     }
 
@@ -173,8 +223,8 @@ def test_the_report_has_means_rows_and_failures() -> None:
     assert "| small | 2 | 1.00 |" in lines
     assert "| large | 2 | 4.00 |" in lines
     assert "| all | 4 | 1.59 |" in lines
-    assert "| a | small | 1.000 | 2.000 | 4.000 | 2.00 | 5% | 1.50 | 80 / 90 / - | 1.2 | 7 |" in lines
-    assert "| b | small | 1.000 | 0.500 | failed | 0.50 | 5% | 1.50 | 80 / 90 / - | 1.2 | 7 |" in lines
+    assert "| a | small | 1.000 | 2.000 | 4.000 | 2.00 | 5% | 1.50 | 1.2 | 7 |" in lines
+    assert "| b | small | 1.000 | 0.500 | failed | 0.50 | 5% | 1.50 | 1.2 | 7 |" in lines
     assert "- `d`: ModelError: no such thing" in lines
     assert "A Processor, 2 CPUs, avx2; measured peak 100 GFLOP/s and 20 GB/s on 1 thread" in lines[0]
 
@@ -183,7 +233,7 @@ def test_targets_are_judged_by_what_was_measured() -> None:
     records = [
         record("vgg16", 0.1, {"onnxruntime": 0.2}, "classic", compile={"seconds": 9.0}),
         record("mobilenet_v2", 0.01, {"onnxruntime": 0.014}, "mobile"),
-        record("mlp", 0.0002, {"onnxruntime": 0.0001}, "tiny", peak_rss_bytes={"loopnest": 3, "onnxruntime": 2}),
+        record("mlp", 0.0002, {"onnxruntime": 0.0001}, "tiny", memory={"serving": {"loopnest": 3, "onnxruntime": 2}}),
         {"name": "bert_base_128", "family": "language", "error": "ModelError: no such thing"},
     ]
     found = {verdict.target: (verdict.measured, verdict.met) for verdict in targets.verdicts(records, 1)}
