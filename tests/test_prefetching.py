@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 import onnx.helper as oh
 import pytest
 
+import loopnest
 from loopnest.ir import loops as ir
-from tests.graphs import make_model, values
+from tests.graphs import make_model, tensor, values
 from tests.kernels import kernels_of
 
 
@@ -24,3 +26,28 @@ def test_the_next_part_of_the_weights(op: str, x: tuple[int, ...], w: tuple[int,
     statements = [stmt for kernel in kernels_of(model, monkeypatch) for stmt in ir.statements(kernel.nest.body)]
     weights = {stmt.buffer.name[0] for stmt in statements if isinstance(stmt, ir.Prefetch)}
     assert "w" in weights
+
+
+@pytest.mark.parametrize("rows", [1, 2, 4])
+def test_weights_that_are_read_once_come_in_streams(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = make_model([oh.make_node("MatMul", ["x", "w"], ["y"])], {"x": (rows, 96)}, ["y"], {"w": values(96, 768)})
+    (nest,) = [kernel.nest for kernel in kernels_of(model, monkeypatch)]
+    weights = next(buffer for buffer in nest.buffers if buffer.name[0] == "w")
+    blocks, streams, summed, lanes = (ir.hint(extent) for extent in weights.shape)
+    assert (blocks * streams * lanes, summed) == (768 - 768 % (streams * lanes), 96)
+    assert streams > 1
+
+
+@pytest.mark.parametrize("rows, dtype", [*((n, np.float32) for n in (1, 2, 3, 5, 8)), (1, np.float16), (2, np.float64)])
+@pytest.mark.parametrize("summed, columns", [(7, 65), (257, 33), (512, 31), (300, 104), (1023, 256)])
+def test_few_rows(rows: int, summed: int, columns: int, dtype: type[np.floating]) -> None:
+    x, w, bias = (
+        values(rows, summed).astype(dtype),
+        values(summed, columns, seed=1).astype(dtype),
+        values(columns).astype(dtype),
+    )
+    nodes = [oh.make_node("MatMul", ["x", "w"], ["p"]), oh.make_node("Add", ["p", "b"], ["y"])]
+    kind = oh.np_dtype_to_tensor_dtype(np.dtype(dtype))
+    model = make_model(nodes, {"x": tensor("x", x.shape, kind)}, ["y"], {"w": w, "b": bias})
+    expected = x.astype(np.float64) @ w.astype(np.float64) + bias
+    np.testing.assert_allclose(loopnest.compile(model)(x), expected, rtol=0, atol=4 * np.finfo(dtype).eps * summed)

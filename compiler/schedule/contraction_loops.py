@@ -11,13 +11,15 @@ from ..ops.builder import neutral
 from .contraction import Contraction, depends
 from .contraction_sums import Sum, sum_loops
 from .contraction_tasks import cut
-from .prefetching import AHEAD, PartAhead, blocks_ahead, in_steps
+from .prefetching import AHEAD, LINE, PartAhead, blocks_ahead, in_steps
 from .reduction import step_of
 from .register_blocks import ColumnBlocks
 from .register_tile import PART, register_tile
 
 _JUMP = 1024
 """Bytes from one read to the next that processors do not foresee, and for which lines crowd into few places of the cache."""
+_STREAMS = 4
+"""Streams that memory should deliver at a time: one alone reaches 19 GB/s where four reach 24 (Zen 3), with or without prefetches."""
 _ROWS = 32
 """Rows that pay for a copy of what they all read."""
 
@@ -63,6 +65,7 @@ class _Emission:
         self.height, columns = registers.rows, registers.columns
         self.lanes = a.lowering.target.lanes(a.term.dtype.bits)
         self.column = ir.Var("v", extent=ir.Const(columns))
+        self.stream = self._stream(columns)
         self.outer = [i for i in range(len(a.axes)) if i not in (a.vector, a.row, a.band) and not ir.is_const(a.extents[i], 1)]
         self.tiles, self.rest = divmod(a.rows, self.height)
         self.tasks = cut(a, self.outer, self.blocks, self.sum)
@@ -263,11 +266,32 @@ class _Emission:
             used = [v for v in order if isinstance(v, ir.Var) and depends(load, v)]
             if name is None or any(isinstance(e, ir.Var) for v in used if v.extent is not None for e in ir.walk(v.extent)):
                 return load
+            if used[-1] is self.column and self.stream:
+                return self._in_streams(name, load, used)
             buffer = self.a.lowering.packed(name, load.index, used)
             self.weights.add(buffer)
             return ir.Load(buffer, tuple(used))
 
         return ir.map_loads(term, replace)
+
+    def _stream(self, columns: int) -> int:
+        """Columns of a stream of weights where one tile has all rows, so that each weight is read once: several streams at a time come
+        from memory faster than one. A line of them, or a vector where that makes too few streams; 0 for a block that is one stream."""
+        if self.a.rows > self.height or self.a.band is not None:
+            return 0
+        line = LINE // self.a.term.dtype.itemsize
+        width = line if columns % line == 0 and columns >= _STREAMS * line else self.lanes
+        return width if columns % width == 0 and columns > width else 0
+
+    def _in_streams(self, name: str, load: ir.Load, used: list[ir.Var]) -> ir.Load:
+        """A weight of a block whose streams follow each other in memory."""
+        size = ir.Const(self.stream)
+        stream, lane = ir.Var("s", extent=ir.Const(self.blocks.registers.columns // self.stream)), ir.Var("l", extent=size)
+        index = tuple(ir.substitute(i, {self.column: stream * size + lane}) for i in load.index)
+        blocks = [v for v in used if v not in (*self.sum.parts, *self.sum.loops, self.column)]
+        rest = [v for v in used if v in (*self.sum.parts, *self.sum.loops)]
+        buffer = self.a.lowering.packed(name, index, (*blocks, stream, *rest, lane))
+        return ir.Load(buffer, (*blocks, self.column // self.stream, *rest, self.column % self.stream))
 
     # --- operands that do not walk along the vector axis ------------------------------------------------------------------------
 
