@@ -92,11 +92,11 @@ def _emit_tile(module: ll.Module, function: TileFunction, source: KernelSource, 
     """The tile's function of a task, and around it the one that the loops call, which takes all buffers."""
     body = _emit_body(module, function, source, target)
     loop_variables = next(region.variables for region in source.regions if region.function is function)
-    kind = ll.FunctionType(arith.I64, [_POINTER, _POINTER, *[arith.I64] * (1 + len(loop_variables))])
+    kind = ll.FunctionType(arith.I64, [_POINTER, _POINTER, *[arith.I64] * len(loop_variables)])
     symbol = ll.Function(module, kind, f"{objects.TILE}{function.name}")
     builder = Builder(symbol.append_basic_block("entry"))
-    buffers, extents, worker, *variables = symbol.args
-    values = dict(zip(loop_variables, variables, strict=True)) | {ir.WORKER: worker}
+    buffers, extents, *variables = symbol.args
+    values = dict(zip(loop_variables, variables, strict=True))
     arguments = [extents]
     for buffer in function.buffers:
         address = builder.gep(buffers, [arith.I64(source.nest.buffers.index(buffer))], source_etype=_POINTER)

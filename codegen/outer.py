@@ -28,7 +28,7 @@ def compile_loops(ranks: tuple[int, ...]) -> str:
     """LLVM IR of the function ``LOOPS`` for regions of ``ranks`` loops each.
 
     It takes Numba's result and exception slots, the arguments of a kernel, and the extents of all loops; the tile function of each
-    region takes buffers, extents, worker and the variables of its loops.
+    region takes buffers, extents and the variables of its loops.
     """
     with global_compiler_lock:
         return _compile_loops(ranks)
@@ -61,7 +61,7 @@ def loops_text(ranks: tuple[int, ...]) -> str:
     for i, rank in enumerate(ranks):
         start = sum(ranks[:i])
         variables = [f"i{k}" for k in range(rank)]
-        arguments = ["buffers", "extents", "worker", *variables]
+        arguments = ["buffers", "extents", *variables]
         lines += region_lines(f"tile_{i}", arguments, variables, extents[start : start + rank])
     parameters = ", ".join(["buffers", "extents", "worker", "workers", *extents])
     return "\n".join([f"def kernel({parameters}):", *(f"    {line}" for line in lines), "    return 0", ""])
@@ -102,7 +102,7 @@ def _tile(name: str, rank: int) -> object:
     def typer(_context: Any, *arguments: types.Type) -> tuple[Any, Any]:
         return types.int64(*arguments), define
 
-    return _intrinsic(typer, name, 3 + rank)
+    return _intrinsic(typer, name, 2 + rank)
 
 
 class _Library(codegen.JITCodeLibrary):

@@ -26,7 +26,7 @@ _PRINTED = {"minimum": "min", "maximum": "max", "divide": "div"}
 def load(source: KernelSource) -> Kernel:
     """The kernel as ``kernel(buffers, extents, worker=0, workers=1)``, which returns 0 or an error code.
 
-    ``buffers`` are flat arrays of the buffers' dtypes, one per argument, changed in place; scratch has ``workers`` times its extent.
+    ``buffers`` are flat arrays of the buffers' dtypes, one per argument, changed in place; scratch is that of one worker.
     ``extents`` is an int64 array: slot 0 takes the offending value of an error, the values of ``source.params`` follow. ``IndexError``
     where an access is out of bounds.
     """

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from ..ir import dtypes
 from ..ir import loops as ir
 from ..ir.canonical import Canonical
+from ..ir.loop_names import Names
 from .vecmath import BINARY, UNARY
 
 _INFIX = {
@@ -78,14 +79,13 @@ class _Printer:
     canonical: Canonical
     lines: list[str] = field(default_factory=list)
     regions: list[Region] = field(default_factory=list)
-    names: ir.Names = field(default_factory=ir.Names)
+    names: Names = field(default_factory=Names)
     known: dict[object, str] = field(default_factory=dict)
 
     def kernel(self) -> str:
         nest = self.canonical.nest
         for reserved in ("buffers", "extents", "worker", "workers", "tasks", "task", "code", "kernel", *_RESERVED):
             self.names(reserved)
-        self.known[ir.WORKER] = "worker"
         head = [f'"""{nest.name}', "", *(f"    {note}" for note in nest.notes)]
         for b in nest.buffers:
             axes = ", ".join(self.expr(s) for s in b.shape)
@@ -111,12 +111,7 @@ class _Printer:
 
     def parallel(self, stmt: ir.Stmt) -> list[str]:
         """A tile with the parallel loops around it."""
-        chain: list[ir.For] = []
-        while isinstance(stmt, ir.For) and stmt.kind == "parallel":
-            chain.append(stmt)
-            if len(stmt.body) != 1 or not isinstance(stmt.body[0], ir.For) or stmt.body[0].kind != "parallel":
-                break
-            stmt = stmt.body[0]
+        chain = ir.parallel_chain(stmt) if isinstance(stmt, ir.For) and stmt.kind == "parallel" else []
         extents, variables = [self.expr(loop.extent, 3) for loop in chain], [self.name(loop.var) for loop in chain]
         body = chain[-1].body if chain else (stmt,)
         tile = body[0] if len(body) == 1 and isinstance(body[0], ir.Tile) else ir.Tile(body)

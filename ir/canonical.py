@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from . import loops as ir
+from .loop_names import Names
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ def canonicalize(nest: ir.LoopNest) -> Canonical:
     """Replaces each maximal expression of parameters by a parameter of its own; equal expressions share one."""
     rewriter = _Rewriter()
     buffers = tuple(rewriter.buffer(b) for b in nest.buffers)
-    body = rewriter.body(nest.body)
+    body = ir.map_expressions(nest.body, rewriter.expr, rewriter.buffer)
     return Canonical(replace(nest, buffers=buffers, body=body), tuple(rewriter.params.values()))
 
 
@@ -35,7 +36,7 @@ def canonicalize(nest: ir.LoopNest) -> Canonical:
 class _Rewriter:
     params: dict[object, ir.Param] = field(default_factory=dict)
     buffers: dict[ir.Buffer, ir.Buffer] = field(default_factory=dict)
-    names: ir.Names = field(default_factory=ir.Names)
+    names: Names = field(default_factory=Names)
 
     def buffer(self, b: ir.Buffer) -> ir.Buffer:
         known = self.buffers.get(b)
@@ -56,49 +57,9 @@ class _Rewriter:
                 stem = e.name if isinstance(e, ir.Param) else "p"
                 known = self.params[key] = ir.Param(self.names(stem), ir.hint(e))
             return known
-        match e:
-            case ir.Load(buffer, index):
-                return ir.Load(self.buffer(buffer), tuple(map(self.expr, index)))
-            case ir.Unary(op, a):
-                return ir.Unary(op, self.expr(a))
-            case ir.Binary(op, a, b):
-                return ir.Binary(op, self.expr(a), self.expr(b))
-            case ir.Select(c, a, b):
-                return ir.Select(self.expr(c), self.expr(a), self.expr(b))
-            case ir.Guarded(c, a, b):
-                return ir.Guarded(self.expr(c), self.expr(a), self.expr(b))
-            case ir.Cast(a, dtype, saturate):
-                return ir.Cast(self.expr(a), dtype, saturate)
-            case ir.Bitcast(a, dtype):
-                return ir.Bitcast(self.expr(a), dtype)
-            case _:
-                return e
-
-    def body(self, body: ir.Body) -> ir.Body:
-        return tuple(self.statement(s) for s in body)
-
-    def statement(self, stmt: ir.Stmt) -> ir.Stmt:
-        match stmt:
-            case ir.For():
-                return replace(stmt, extent=self.expr(stmt.extent), body=self.body(stmt.body))
-            case ir.While():
-                return ir.While(self.expr(stmt.condition), self.body(stmt.body))
-            case ir.If():
-                return ir.If(self.expr(stmt.condition), self.body(stmt.then), self.body(stmt.orelse))
-            case ir.Let() | ir.Declare() | ir.Assign():
-                return replace(stmt, value=self.expr(stmt.value))
-            case ir.Store(buffer, index, value):
-                return ir.Store(self.buffer(buffer), tuple(map(self.expr, index)), self.expr(value))
-            case ir.Prefetch(buffer, index):
-                return replace(stmt, buffer=self.buffer(buffer), index=tuple(map(self.expr, index)))
-            case ir.Fail(condition, code, value):
-                return ir.Fail(self.expr(condition), code, self.expr(value))
-            case ir.Alloc(buffer):
-                return ir.Alloc(self.buffer(buffer))
-            case ir.Tile(body):
-                return ir.Tile(self.body(body))
-            case _:
-                raise TypeError(type(stmt).__name__)
+        if isinstance(e, ir.Load):
+            return ir.Load(self.buffer(e.buffer), tuple(map(self.expr, e.index)))
+        return ir.rebuild(e, self.expr)
 
 
 def _key(e: ir.Expr) -> object:

@@ -8,9 +8,7 @@ two parallel iterations that touch one element of an output, an output that is n
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from typing import Any
@@ -19,12 +17,9 @@ import numpy as np
 
 from . import loop_values as values
 from . import loops as ir
-from .dtypes import DType
-from .errors import VerificationError
+from .loop_evaluator import Evaluate, Evaluator, shared_among
 from .loop_memory import NOBODY, Memory
-from .loop_values import Value
 
-Evaluate = Callable[[], Value]
 Run = Callable[[], None]
 
 
@@ -44,7 +39,8 @@ def run(
 
     Raises ``VerificationError`` naming nest, buffer, index and shape where the nest is invalid.
     """
-    machine = _Machine(nest, dict(params or {}), workers if nest.parallel else 1, np.random.default_rng(seed))
+    random = np.random.default_rng(seed)
+    machine = _Machine(nest, dict(params or {}), workers=workers if nest.parallel else 1, random=random)
     machine.bind(buffers)
     with np.errstate(all="ignore"):
         try:
@@ -64,29 +60,13 @@ class _StopError(Exception):
 
 
 @dataclass
-class _Machine:
-    """The state of a run, and the translation of a nest into closures over it."""
+class _Machine(Evaluator):
+    """A run: the translation of statements into closures, and what workers do with them."""
 
-    nest: ir.LoopNest
-    params: Mapping[Any, int]
-    """By ``Param`` or by name."""
-    workers: int
-    random: np.random.Generator
-    memory: dict[ir.Buffer, Memory] = field(default_factory=dict)
-    variables: dict[ir.Var, Value] = field(default_factory=dict)
-    lanes: int = 0
-    """Iterations of the vector loop being run; 0 outside of one."""
-    mask: np.ndarray | None = None
-    """The lanes that are active; None for all."""
-    task: int = NOBODY
-    """Who runs: a number for each parallel iteration, a negative one for a worker outside of parallel loops."""
-    memo: dict[ir.Expr, Value] = field(default_factory=dict)
-    shared: dict[ir.Expr, Evaluate | None] = field(default_factory=dict)
-    """The expressions that occur more than once in the statement being translated, with what evaluates them."""
+    workers: int = 1
+    random: np.random.Generator = field(default_factory=np.random.default_rng)
     inner: set[ir.Var] | None = None
     """While a vector loop is translated: the scalars declared inside of it."""
-
-    # --- set-up and the whole run ---------------------------------------------------------------------------------------------------
 
     def bind(self, buffers: Sequence[np.ndarray | None]) -> None:
         arguments = [b for b in self.nest.buffers if b.scope != "scratch"]
@@ -119,18 +99,12 @@ class _Machine:
         memory.forget()
         return memory
 
-    def place(self, buffer: ir.Buffer) -> Memory:
-        """A buffer's shape and strides, without elements."""
-        shape, strides = (tuple(int(self.once(e)()) for e in axes) for axes in (buffer.shape, buffer.strides))
-        start = 0 if buffer.start is None else int(self.once(buffer.start)())
-        return Memory(self.nest.name, buffer, shape, strides, start, np.empty(0, values.storage(buffer.dtype)))
-
     def run(self) -> None:
         """Workers one after the other, in a random order: each runs the whole body, with its share of every parallel loop."""
         scratch = [b for b in self.nest.buffers if b.scope == "scratch"]
         owners: dict[int, np.ndarray] = {}
         for worker in self.random.permutation(self.workers).tolist():
-            self.variables = {ir.WORKER: worker}
+            self.variables = {}
             self.memory = {b: memory for b, memory in self.memory.items() if b.scope != "scratch"}
             self.memory.update((b, self.private(b)) for b in scratch)
             for stmt in self.nest.body:
@@ -142,7 +116,7 @@ class _Machine:
 
     def parallel(self, loop: ir.For, worker: int, owners: dict[int, np.ndarray]) -> None:
         """A worker's iterations of a parallel loop and of those perfectly nested in it. Equally many tasks are dealt alike."""
-        chain = parallel_chain(loop)
+        chain = ir.parallel_chain(loop)
         extents = [int(self.once(inner.extent)()) for inner in chain]
         tasks = prod(extents)
         if tasks not in owners:
@@ -162,9 +136,6 @@ class _Machine:
             if memory.buffer.scope == "output" and memory.buffer.base is None:
                 memory.check_complete()
 
-    def error(self, problem: str) -> VerificationError:
-        return VerificationError(f"nest {self.nest.name!r}: {problem}")
-
     # --- statements -----------------------------------------------------------------------------------------------------------------
 
     def body(self, body: ir.Body) -> Run:
@@ -181,7 +152,7 @@ class _Machine:
     def statement(self, stmt: ir.Stmt) -> Run:
         if ir.children(stmt):
             return self.translate(stmt)
-        self.shared = _shared(ir.expressions(stmt))
+        self.shared = shared_among(ir.expressions(stmt))
         run, memo = self.translate(stmt), self.memo
         if not self.shared:
             return run
@@ -207,7 +178,7 @@ class _Machine:
             case ir.Assign(var, value):
                 return self.assign(var, value)
             case ir.Store(buffer, index, value):
-                return self.store(buffer, self.index(buffer, index), self.expression(value))
+                return self.store(buffer, [self.expression(i) for i in index], self.expression(value))
             case ir.Fail(condition, code, _):
                 return self.fail(self.expression(condition), code)
             case ir.Alloc(buffer):
@@ -218,19 +189,6 @@ class _Machine:
                 return self.body(body)
             case _:
                 raise TypeError(type(stmt).__name__)
-
-    def once(self, e: ir.Expr) -> Evaluate:
-        """An expression that is evaluated with a memo of its own: a condition or an extent, around statements that have theirs."""
-        self.shared = _shared((e,))
-        evaluate, memo = self.expression(e), self.memo
-        if not self.shared:
-            return evaluate
-
-        def fresh() -> Value:
-            memo.clear()
-            return evaluate()
-
-        return fresh
 
     def loop(self, loop: ir.For) -> Run:
         var, extent = loop.var, self.once(loop.extent)
@@ -286,16 +244,6 @@ class _Machine:
 
         return execute
 
-    @contextmanager
-    def masked(self, condition: np.ndarray) -> Generator[bool]:
-        """Inside, only the lanes where ``condition`` holds are active; gives whether there are any."""
-        outer = self.mask
-        self.mask = condition if outer is None else condition & outer
-        try:
-            yield bool(self.mask.any())
-        finally:
-            self.mask = outer
-
     def define(self, var: ir.Var, value: Evaluate) -> Run:
         def execute() -> None:
             self.variables[var] = value()
@@ -346,36 +294,6 @@ class _Machine:
 
         return execute
 
-    # --- memory ---------------------------------------------------------------------------------------------------------------------
-
-    def live(self, buffer: ir.Buffer) -> Memory:
-        memory = self.memory.get(buffer)
-        if memory is None and buffer.base is not None:
-            return self.seen_as(buffer)
-        if memory is None:
-            raise self.error(f"{buffer.scope} buffer {buffer.name!r} is used, but it is no argument and was not allocated")
-        return memory
-
-    def seen_as(self, buffer: ir.Buffer) -> Memory:
-        """The memory of a buffer's base, with the buffer's own shape."""
-        memory, base = self.place(buffer), self.live(buffer.root)
-        memory.data, memory.written, memory.writers = base.data, base.written, base.writers
-        if buffer.scope != "register":
-            self.memory[buffer] = memory
-        return memory
-
-    def index(self, buffer: ir.Buffer, index: Sequence[ir.Expr]) -> list[Evaluate]:
-        """Scratch that is indexed by the worker's number has one row here: it is private."""
-        private = buffer.scope == "scratch" and index[:1] == (ir.WORKER,)
-        return [self.expression(ir.ZERO if private and not axis else i) for axis, i in enumerate(index)]
-
-    def load(self, buffer: ir.Buffer, index: list[Evaluate]) -> Evaluate:
-        def evaluate() -> Value:
-            found = self.live(buffer).read([i() for i in index], self.mask, self.task)
-            return values.wrap_bits(found, buffer.dtype)
-
-        return evaluate
-
     def store(self, buffer: ir.Buffer, index: list[Evaluate], value: Evaluate) -> Run:
         if buffer.scope == "input":
             raise self.error(f"stores into input {buffer.name!r}")
@@ -385,122 +303,3 @@ class _Machine:
             self.live(buffer).write([i() for i in index], new, self.mask, self.task)
 
         return execute
-
-    # --- expressions ----------------------------------------------------------------------------------------------------------------
-
-    def expression(self, e: ir.Expr) -> Evaluate:
-        if e not in self.shared:
-            return self.compute(e)
-        known = self.shared[e]
-        if known is None:
-            known = self.shared[e] = self.memoized(e, self.compute(e))
-        return known
-
-    def memoized(self, e: ir.Expr, evaluate: Evaluate) -> Evaluate:
-        def once() -> Value:
-            found = self.memo.get(e)
-            if found is None:
-                found = self.memo[e] = evaluate()
-            return found
-
-        return once
-
-    def compute(self, e: ir.Expr) -> Evaluate:
-        match e:
-            case ir.Const(value, dtype):
-                number = values.constant(value, dtype)
-                return lambda: number
-            case ir.Param(name, hint):
-                number = int(self.params.get(e, self.params.get(name, hint)))
-                return lambda: number
-            case ir.Var():
-                return self.variable(e)
-            case ir.Load(buffer, index):
-                return self.load(buffer, self.index(buffer, index))
-            case ir.Unary(op, a):
-                return self.apply(values.unary, op, a.dtype, self.expression(a))
-            case ir.Binary(op, a, b):
-                return self.apply(values.binary, op, a.dtype, self.expression(a), self.expression(b))
-            case ir.Select(c, a, b):
-                return _select(self.expression(c), self.expression(a), self.expression(b))
-            case ir.Guarded(c, a, b):
-                return self.guarded(self.expression(c), self.expression(a), self.expression(b))
-            case ir.Cast(a, dtype, saturate):
-                given = self.expression(a)
-                return lambda: values.cast(given(), a.dtype, dtype, saturate)
-            case ir.Bitcast(a, dtype):
-                given = self.expression(a)
-                return lambda: values.bitcast(given(), a.dtype, dtype)
-            case _:
-                raise TypeError(type(e).__name__)
-
-    def variable(self, var: ir.Var) -> Evaluate:
-        def evaluate() -> Value:
-            try:
-                return self.variables[var]
-            except KeyError:
-                raise self.error(f"variable {var.name!r} is used before it has a value") from None
-
-        return evaluate
-
-    def apply(
-        self, table: Callable[[str, DType], Callable[..., Value]], op: str, dtype: DType, *operands: Evaluate
-    ) -> Evaluate:
-        try:
-            function = table(op, dtype)
-        except KeyError:
-            raise self.error(f"there is no operation {op!r} on {dtype}") from None
-        if values.is_narrow(dtype):
-            raise self.error(f"{op!r} is computed on {dtype}, which must be cast to float32 first")
-        if len(operands) == 1:
-            (given,) = operands
-            return lambda: function(given())
-        first, second = operands
-        return lambda: function(first(), second())
-
-    def guarded(self, condition: Evaluate, a: Evaluate, b: Evaluate) -> Evaluate:
-        def evaluate() -> Value:
-            holds, fallback = condition(), b()
-            if np.ndim(holds) == 0:
-                return a() if holds else fallback
-            outer, self.memo = self.memo, dict(self.memo)
-            with self.masked(holds) as any_active:
-                result = np.where(holds, a(), fallback) if any_active else fallback
-            self.memo = outer
-            return result
-
-        return evaluate
-
-
-def _select(condition: Evaluate, a: Evaluate, b: Evaluate) -> Evaluate:
-    def evaluate() -> Value:
-        holds, first, second = condition(), a(), b()
-        if np.ndim(holds) == 0:
-            return first if holds else second
-        return np.where(holds, first, second)
-
-    return evaluate
-
-
-def parallel_chain(loop: ir.For) -> list[ir.For]:
-    """A parallel loop and the parallel loops perfectly nested in it, whose iterations are dealt out together."""
-    chain = [loop]
-    while len(chain[-1].body) == 1:
-        inner = chain[-1].body[0]
-        if not (isinstance(inner, ir.For) and inner.kind == "parallel"):
-            break
-        chain.append(inner)
-    return chain
-
-
-def _shared(roots: Sequence[ir.Expr]) -> dict[ir.Expr, Evaluate | None]:
-    """The compound expressions that occur more than once in ``roots``."""
-    count: Counter[ir.Expr] = Counter()
-    pending = list(roots)
-    while pending:
-        e = pending.pop()
-        if ir.operands(e):
-            count[e] += 1
-            if count[e] == 1:
-                pending.extend(ir.operands(e))
-    return {e: None for e, n in count.items() if n > 1}

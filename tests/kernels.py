@@ -71,12 +71,12 @@ def kernels_of(model: onnx.ModelProto, monkeypatch: pytest.MonkeyPatch) -> list[
     return found
 
 
-def arguments(source: KernelSource, inputs: Sequence[np.ndarray], workers: int = 1) -> tuple[Arrays, np.ndarray]:
+def arguments(source: KernelSource, inputs: Sequence[np.ndarray]) -> tuple[Arrays, np.ndarray]:
     """Flat arrays for the buffers of a kernel, its inputs first, outputs and scratch filled with ones; and its extents."""
     buffers: Arrays = [array.reshape(-1).copy() for array in inputs]
     for buffer in source.nest.buffers[len(inputs) :]:
         size = int(np.prod([ir.hint(e) for e in buffer.shape]))
-        buffers.append(np.ones(size * (workers if buffer.scope == "scratch" else 1), buffer.dtype.numpy))
+        buffers.append(np.ones(size, buffer.dtype.numpy))
     return buffers, np.array([0, *(p.hint for p in source.params)], np.int64)
 
 

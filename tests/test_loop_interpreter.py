@@ -102,10 +102,10 @@ def test_in_place_when_the_arrays_are_the_same() -> None:
 
 
 def test_scratch_is_private_to_a_worker() -> None:
-    x, y, s = (nests.buffer(name, scope, 8) for name, scope in (("x", "input"), ("y", "output"), ("s", "scratch")))
-    s = nests.buffer("s", "scratch", 1, 1)
+    x, y = nests.buffer("x", "input", 8), nests.buffer("y", "output", 8)
+    s = nests.buffer("s", "scratch", 1)
     i, n = nests.loop("i", 8)
-    at = (ir.WORKER, ir.ZERO)
+    at = (ir.ZERO,)
     nest = LoopNest("scratch", (x, y, s), (For(i, n, (Store(s, at, x(i) + 1.0), Store(y, (i,), s(*at))), "parallel"),))
     given, result = _random(8), _output(8)
     assert run(nest, [given, result], workers=4) == 0

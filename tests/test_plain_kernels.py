@@ -20,7 +20,7 @@ def _assert_alike(
     """Runs the kernel in every way and compares what is in its output buffers; returns those."""
     results: list[list[np.ndarray]] = []
     for way in WAYS:
-        buffers, extents = arguments(source, inputs, workers)
+        buffers, extents = arguments(source, inputs)
         assert way(source, buffers, extents, workers) == 0, way.__name__
         outputs = [i for i, b in enumerate(source.nest.buffers) if b.scope == "output"]
         results.append([buffers[i] for i in outputs])
