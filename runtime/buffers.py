@@ -101,8 +101,9 @@ def _count_references() -> Callable[[object], int] | None:
 class Outputs:
     """Memory of outputs that was handed out, the oldest first: a block that no array lies in any more is handed out again.
 
-    Two blocks per output are kept, so that a caller who holds the results of one call until the next one returns gets them in turn. A
-    block still in use when its turn comes belongs to its holder. Safe from many threads: a block is taken off the list atomically.
+    A caller who holds the results of one call until the next one returns gets two blocks per output in turn, which are as many as are
+    kept; one who lets go of them before gets the same one again. A block still in use when its turn comes then belongs to its holder.
+    Safe from many threads: a block is taken off the list atomically.
     """
 
     __slots__ = ("_handed_out",)
@@ -112,24 +113,28 @@ class Outputs:
 
     def take(self, shape: tuple[int, ...], dtype: np.dtype[Any], nbytes: int, count: int) -> np.ndarray:
         """An uninitialised array on a cache line; ``count`` is how many recycled outputs the calling program has."""
-        raw = self._oldest(nbytes + ALIGNMENT, 2 * count)
+        raw = self._oldest(nbytes + ALIGNMENT, count)
         if raw is None:
             raw = np.empty(nbytes + ALIGNMENT, np.uint8)
         result, _ = _aligned_view(raw, shape, dtype)
         self._handed_out.append(raw)
         return result
 
-    def _oldest(self, nbytes: int, kept: int) -> np.ndarray | None:
-        """The oldest block, when as many as are kept exist and it is free and of about this size."""
+    def _oldest(self, nbytes: int, count: int) -> np.ndarray | None:
+        """The oldest block, when there is one per output and it is free and of about this size; where it is not, it stays until there are
+        two."""
         raw = None
-        while _REFERENCES is not None and len(self._handed_out) >= kept:
+        while _REFERENCES is not None and len(self._handed_out) >= count:
             try:
                 raw = self._handed_out.popleft()
             except IndexError:
                 return None
-        if raw is None or _REFERENCES is None or not nbytes <= raw.nbytes < 2 * nbytes:
-            return None
-        return raw if _REFERENCES(raw) == _ALONE else None
+            if nbytes <= raw.nbytes < 2 * nbytes and _REFERENCES(raw) == _ALONE:
+                return raw
+            if len(self._handed_out) < 2 * count - 1:
+                self._handed_out.appendleft(raw)
+                return None
+        return None
 
     def trim(self) -> int:
         """Forgets all blocks, those in use too, which belong to their holders; their bytes."""

@@ -220,6 +220,15 @@ def test_large_outputs_are_recycled_once_nobody_holds_them() -> None:
         np.testing.assert_array_equal(y, chained(x + i, 2))
 
 
+@pytest.mark.parametrize(("held", "blocks"), [(0, 1), (1, 2), (2, 2)])
+def test_as_many_blocks_are_kept_as_the_caller_makes_use_of(held: int, blocks: int) -> None:
+    f, x = executable(chain(2, n=RECYCLED)), np.arange(RECYCLED)
+    results: list[np.ndarray] = []
+    for _ in range(6):
+        results = [*results, f.run([x])[0]][-held:] if held else [f.run([x])[0]][:0]
+    assert len(f._workspaces.outputs._handed_out) == blocks
+
+
 def test_recycled_outputs_of_programs_of_other_sizes() -> None:
     shared = Workspaces()
     sizes = (RECYCLED, 3 * RECYCLED, RECYCLED, 2 * RECYCLED)
@@ -259,7 +268,7 @@ def test_memory_is_given_back() -> None:
     f = executable(chain(3, n=n))
     x = np.arange(n)
     kept = f.run([x])[0]
-    f.run([x])
+    f.run([x])  # in a second block
     assert f.trim() >= 8 * n * 3  # the arena and two outputs
     assert f.trim() == 0
     np.testing.assert_array_equal(f.run([x + 1])[0], chained(x + 1, 3))
