@@ -53,7 +53,7 @@ class Engine:
         """The plan of a graph whose types are all concrete. Within ``kernels.compiling``, its kernels are compiled meanwhile."""
         optimized = self.optimize(graph)
         with progress.stage("plan"):
-            plan = make_plan(optimized, self.target, self.config, self.packs, self.kernels.expect)
+            plan = make_plan(optimized, self.target, self.config, self.packs, self.kernels.expect, self.setup.threads)
         for stage, text in stages_of(plan).items() if self.dump.wanted else ():
             self.dump.text(stage, text)
         return plan

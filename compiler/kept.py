@@ -42,7 +42,9 @@ class KeptModel:
         self.content = content
         self.arrays = ArrayCache(plans.files)
         self._plans = plans
-        processor = [processor_name()] if setup.config.tuned else []  # what was tuned is for one
+        processor = (
+            [processor_name(), setup.threads] if setup.config.tuned else []
+        )  # what was tuned is for one, and as many threads
         self._target = json.dumps([asdict(setup.target), *processor])
         self._options = options
         self._shapes = json.dumps(shapes, sort_keys=True)

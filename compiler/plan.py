@@ -66,13 +66,14 @@ def make_plan(
     config: Config,
     packs: PackedConstants | None = None,
     expect: Callable[[KernelRequest], None] = lambda _: None,
+    threads: int = 1,
 ) -> Plan:
     """The plan of a graph whose types are all concrete; ``packs`` holds what plans of the same model have packed already.
 
-    ``expect`` is called with every kernel as soon as it is known.
+    ``expect`` is called with every kernel as soon as it is known. ``threads`` will run it: kernels may have been tuned for as many.
     """
     with ThreadPoolExecutor(PACKING_THREADS) as pool:
-        return Planner(graph, target, config, Packer(packs or PackedConstants(), pool), expect).run()
+        return Planner(graph, target, config, Packer(packs or PackedConstants(), pool), expect, threads=threads).run()
 
 
 @dataclass
@@ -88,6 +89,7 @@ class Planner:
     places: Places = field(default_factory=Places)
     constants: dict[str, np.ndarray] = field(default_factory=dict)
     lookalikes: Lookalikes = field(default_factory=Lookalikes)
+    threads: int = 1
     tuned: Mapping[str, NodeOptions] = field(default_factory=dict[str, NodeOptions])
     """Options by the first output of a group's anchor; what the configuration sets comes first."""
 
@@ -103,7 +105,7 @@ class Planner:
         apart = {id(node) for node in self.graph.nodes if not self.config.for_node(node.op, node.name).fuse}
         groups = fuse(self.graph, allowed=lambda node: id(node) not in apart)
         if self.config.tuned and not self.tuned:
-            self.tuned = tuned_options(self.graph, groups, self.tensors, self.constants, self.target, self.config)
+            self.tuned = tuned_options(self.graph, groups, self.tensors, self.constants, self.target, self.config, self.threads)
         return assign_layouts(self.graph, groups, self.tensors, self.constants, self.target, self.options)
 
     def options(self, anchor: Node) -> NodeOptions:

@@ -10,7 +10,6 @@ Locks (``claim``) only keep processes from doing the same work; nothing is wrong
 from __future__ import annotations
 
 import contextlib
-import itertools
 import os
 import stat
 import time
@@ -29,7 +28,6 @@ _STALE_SECONDS = 3600
 _CLOCK_SECONDS = 60
 _LEFTOVERS = (".tmp", ".lock")
 _UNTRUSTED = "it is no directory, belongs to another user, or others may write it"
-_serial = itertools.count()
 
 
 class CacheWarning(UserWarning):
@@ -126,16 +124,7 @@ class CacheFiles:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not self._trusts(path.parent):
             raise PermissionError(_UNTRUSTED)
-        temporary = path.with_name(f"{path.stem}.{os.getpid()}.{time.time_ns()}.{next(_serial)}.tmp")
-        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o600)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                for part in parts:
-                    file.write(part)
-            os.replace(temporary, path)
-        except OSError:
-            _remove(temporary)
-            raise
+        write_whole(path, parts, 0o600)
 
     def claim(self, name: str, timeout: float = 0.0) -> Claim | None:
         """The right to make a file, against other processes and threads; None where another one still has it after ``timeout`` seconds.
@@ -221,6 +210,24 @@ class CacheFiles:
         if kind not in self._warned:
             self._warned.add(kind)
             warnings.warn(f"loopnest cache: {message}", CacheWarning, stacklevel=5)
+
+
+def write_whole(path: Path, parts: Sequence[bytes | memoryview], mode: int = 0o666, *, durable: bool = False) -> None:
+    """Puts a file in the place of ``path`` at once, by way of one whose name nobody can foresee: there is the old one or the new one,
+    whole; with ``durable``, after a power cut too. Raises ``OSError``."""
+    temporary = path.with_name(f"{path.stem}.{os.getpid()}.{os.urandom(8).hex()}.tmp")
+    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), mode)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            for part in parts:
+                file.write(part)
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        _remove(temporary)
+        raise
 
 
 def _open_own(path: Path) -> BinaryIO:

@@ -33,7 +33,7 @@ from loopnest.compiler.tuning.worker import Worker, WorkerFailed
 from tests.graphs import make_model, values
 
 ROOT = Path(__file__).parent.parent
-HERE = processor_key(resolve("cpu"))
+HERE = processor_key(resolve("cpu"), 1)
 NAME = "MatMul: 24x40, const 40x48 -> 24x48"
 X = values(24, 40)
 
@@ -150,8 +150,8 @@ while True:
 
 
 def searched(path: Path, *, resume: bool = False, most: int | None = None) -> Tuned:
-    worker = Worker({}, (sys.executable, "-c", FAKE))
-    return _Search(path, read_entries(path), "here", worker, 1, None, most, lambda _: None).run(resume=resume)
+    worker, entries = Worker({}, (sys.executable, "-c", FAKE)), read_entries(path)
+    return _Search(path, entries, entries.get("here", {}), "here", worker, None, most, lambda _: None).run(resume=resume)
 
 
 def test_candidates_that_crash_or_hang_are_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -162,7 +162,7 @@ def test_candidates_that_crash_or_hang_are_passed_over(tmp_path: Path, monkeypat
     assert found.gain == pytest.approx(10.001 / (7 + 0.001))
     assert {"ended with status -6" in line or "took more than" in line for line in found.failed} == {True}
     entry = read_entries(path)["here"]["large"]
-    assert entry == {"tile": {"m": 3}, "gain": 1.429, "milliseconds": 0.7, "threads": 1, "space": SPACE}
+    assert entry == {"tile": {"m": 3}, "gain": 1.429, "milliseconds": 0.7, "space": SPACE}
     assert not path.with_name("tuned.toml.journal").exists()
 
 
@@ -199,7 +199,7 @@ def test_a_model_that_cannot_be_measured(tmp_path: Path) -> None:
 
 
 def tuned(entry: Any, **config: Any) -> loopnest.CompiledModel:
-    return loopnest.compile(product(), config={**config, "tuned": {HERE: {NAME: entry}}})
+    return loopnest.compile(product(), threads=1, config={**config, "tuned": {HERE: {NAME: entry}}})
 
 
 def test_an_entry_acts_on_its_kernel_and_what_is_set_otherwise_comes_first() -> None:
@@ -216,6 +216,23 @@ def test_an_entry_acts_on_its_kernel_and_what_is_set_otherwise_comes_first() -> 
         assert kernels(tuned({"tile": {"m": 2, "n": 8}}, **override)) == kernels(loopnest.compile(product(), config=override))
     elsewhere = {"tuned": {"another processor": {NAME: {"tile": {"m": 2}}}}}
     assert kernels(loopnest.compile(product(), config=elsewhere)) == kernels(default)
+
+
+def test_an_entry_is_for_as_many_threads_as_it_was_measured_with(tmp_path: Path) -> None:
+    """Also with plans from the cache. Files of older versions say so in the entry."""
+    entry = {"tile": {"m": 2, "n": 8}}
+    default = kernels(loopnest.compile(product()))
+    two, old = processor_key(resolve("cpu"), 2), processor_key(resolve("cpu"))
+    assert two.endswith(", 2 threads")
+    for tuned, used in (
+        ({two: {NAME: entry}}, (2,)),
+        ({old: {NAME: {**entry, "threads": 2}}}, (2,)),
+        ({old: {NAME: entry}}, (1, 2)),
+        ({old: {NAME: {**entry, "threads": 3}}, two: {NAME: entry}}, (2,)),
+    ):
+        config = {"cache_dir": str(tmp_path), "tuned": tuned}
+        for threads in (2, 1, 2):
+            assert (kernels(loopnest.compile(product(), threads=threads, config=config)) != default) == (threads in used)
 
 
 @pytest.mark.parametrize(
@@ -284,7 +301,7 @@ def test_a_model_is_tuned_used_and_saved(tmp_path: Path) -> None:
     write_entries(path, {HERE: table})
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        f = loopnest.compile(model, config=path)
+        f = loopnest.compile(model, config=path, threads=1)
     assert kernels(f) == kernels(loopnest.compile(model, config={"tile": {"m": 3, "n": 16}}))
     f.save(tmp_path / "model.lnest")
     np.testing.assert_array_equal(loopnest.load(tmp_path / "model.lnest")(X), f(X))

@@ -1,9 +1,12 @@
-"""Entries of a configuration that tuning made: by processor and signature, options and what was measured.
+"""Entries of a configuration that tuning made: by processor, threads and signature, options and what was measured.
 
-    [tuned."AMD EPYC, znver3, avx2/256"."Conv+Relu, pads 1 1 1 1: 1x64x56x56 NCHW8c, const 64x64x3x3, const 64 -> 1x64x56x56 NCHW8c"]
+    [tuned."AMD EPYC, znver3, avx2/256, 1 thread"."MatMul: 24x40, const 40x48 -> 24x48"]
     tile = { m = 4, n = 24 }
     gain = 1.08
     space = 1
+
+Its place is that of a processor and a number of threads: what is fast for one thread may leave another one without work. In files of older
+versions, ``threads`` is a remark in the entry; such an entry is for as many threads, or for any number where it does not say.
 
 An entry that does not fit (any more) is ignored with a ``TuningWarning``: it makes nothing wrong that it is not there.
 """
@@ -45,13 +48,11 @@ def tuned_options(
     constants: Mapping[str, np.ndarray],
     target: Target,
     config: Config,
+    threads: int,
 ) -> dict[str, NodeOptions]:
-    """The options that ``config`` has for the kernels of ``graph`` on this processor, by the first output of a group's anchor."""
-    table = config.tuned.get(processor_key(target))
-    if not isinstance(table, Mapping):
-        if table is not None:
-            _warn(processor_key(target), f"expected a table of entries, not {table!r}")
-        return {}
+    """The options that ``config`` has for the kernels of ``graph`` on this processor with as many threads, by the first output of a group's
+    anchor."""
+    table = entries_for(target, threads, config.tuned)
     found: dict[str, NodeOptions] = {}
     for name, anchor, laid_out in signatures(graph, groups, tensors, constants, target, config):
         if name in table:
@@ -63,6 +64,23 @@ def tuned_options(
             else:
                 found[anchor.outputs[0]] = options
     return found
+
+
+def entries_for(target: Target, threads: int, tuned: Mapping[str, Any]) -> dict[str, Any]:
+    """The entries by signature, those of older files first."""
+    found: dict[str, Any] = {}
+    for place in (processor_key(target), processor_key(target, threads)):
+        table = tuned.get(place, {})
+        if isinstance(table, Mapping):
+            entries = cast("Mapping[str, Any]", table).items()
+            found.update((name, entry) for name, entry in entries if not _is_for_others(entry, threads))
+        else:
+            _warn(place, f"expected a table of entries, not {table!r}")
+    return found
+
+
+def _is_for_others(entry: Any, threads: int) -> bool:
+    return isinstance(entry, Mapping) and cast("Mapping[str, Any]", entry).get("threads", threads) != threads
 
 
 def signatures(

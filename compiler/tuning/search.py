@@ -19,7 +19,7 @@ from typing import Any
 from ...ir.errors import LoopnestError
 from ..config import Config, load_config
 from ..setup import Setup
-from .entries import REMARKS, SPACE
+from .entries import REMARKS, SPACE, entries_for
 from .signature import processor_key
 from .store import Journal, read_entries, write_entries
 from .worker import Worker, WorkerFailed, plain_config
@@ -119,7 +119,10 @@ def tune(
             "target": target,
             "threads": setup.threads,
         }
-        search = _Search(path, entries, processor_key(setup.target), Worker(opening), setup.threads, limit, trials, progress)
+        known = entries_for(setup.target, setup.threads, entries)
+        search = _Search(
+            path, entries, known, processor_key(setup.target, setup.threads), Worker(opening), limit, trials, progress
+        )
         return search.run(resume=resume)
 
 
@@ -136,9 +139,10 @@ def _as_path(model: Any, folder: Path) -> str:
 class _Search:
     path: Path
     entries: dict[str, dict[str, dict[str, Any]]]
-    processor: str
+    known: Mapping[str, Any]
+    """What the file has for this processor and number of threads, by signature."""
+    place: str
     worker: Worker
-    threads: int
     limit: float | None
     most: int | None
     progress: Callable[[Progress], None]
@@ -174,7 +178,7 @@ class _Search:
 
     def recall(self, kernel: Kernel) -> None:
         """Starts from what the file has."""
-        entry = self.entries.get(self.processor, {}).get(kernel.signature, {})
+        entry = self.known.get(kernel.signature, {})
         if entry.get("space") == SPACE:
             kernel.best = {key: value for key, value in entry.items() if key not in REMARKS}
             gain = entry.get("gain", 1.0)
@@ -232,8 +236,8 @@ class _Search:
 
     def accept(self, kernel: Kernel, candidate: dict[str, Any], gain: float, milliseconds: float) -> None:
         kernel.best, kernel.gain, kernel.failures, kernel.left = candidate, gain, 0, None
-        remarks = {"gain": round(gain, 3), "milliseconds": round(milliseconds, 5), "threads": self.threads, "space": SPACE}
-        self.entries.setdefault(self.processor, {})[kernel.signature] = {**candidate, **remarks}
+        remarks = {"gain": round(gain, 3), "milliseconds": round(milliseconds, 5), "space": SPACE}
+        self.entries.setdefault(self.place, {})[kernel.signature] = {**candidate, **remarks}
         write_entries(self.path, self.entries)
 
     def tell(self, kernel: Kernel) -> None:

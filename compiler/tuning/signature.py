@@ -28,9 +28,10 @@ _USUAL = {
 _SHOWN_BY_SHAPES = frozenset({"kernel_shape"})
 
 
-def processor_key(target: Target) -> str:
-    """This machine's processor, with what code is generated for."""
-    return f"{processor_name()}, {target.cpu}, {target.isa}/{target.vector_bits}"
+def processor_key(target: Target, threads: int | None = None) -> str:
+    """This machine's processor, with what code is generated for, and how many threads run it; None: as in entries of older files."""
+    crew = "" if threads is None else f", {threads} thread{'s' * (threads != 1)}"
+    return f"{processor_name()}, {target.cpu}, {target.isa}/{target.vector_bits}{crew}"
 
 
 def signature(group: Group, tensors: Mapping[str, Tensor], constants: Container[str]) -> str:

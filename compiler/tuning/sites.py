@@ -74,7 +74,7 @@ class _Recording(Engine):
     def plan(self, graph: Graph) -> Plan:
         graph = self.optimize(graph)
         kept = graph.copy()
-        plan = make_plan(graph, self.target, self.config, self.packs, self.kernels.expect)
+        plan = make_plan(graph, self.target, self.config, self.packs, self.kernels.expect, self.setup.threads)
         self.planned.append((kept, plan))
         return plan
 

@@ -6,7 +6,6 @@ Both survive the end of the process at any moment: the file is renamed into plac
 from __future__ import annotations
 
 import json
-import os
 import re
 import tomllib
 from collections.abc import Mapping
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from ...ir.errors import ConfigError
+from ...runtime.files import write_whole
 
 _TUNED = re.compile(r"^\[\s*tuned\b.*?(?=^\s*\[(?!\s*tuned\b)|\Z)", re.MULTILINE | re.DOTALL)
 _TITLE = "# What loopnest tune found, by processor and kernel. Other tables of this file come first; gain and milliseconds are remarks."
@@ -45,21 +45,11 @@ def write_entries(path: Path, entries: Mapping[str, Mapping[str, Mapping[str, An
         for processor, table in entries.items()
         for name, entry in table.items()
     ]
-    _replace(path, "\n".join([*([f"{rest}\n"] if rest else []), _TITLE, *tables]))
-
-
-def _replace(path: Path, text: str) -> None:
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    text = "\n".join([*([f"{rest}\n"] if rest else []), _TITLE, *tables])
     try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        write_whole(path, [text.encode()], durable=True)
     except OSError as error:
         raise ConfigError(f"cannot write {path}: {error.strerror or error}") from None
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _text(path: Path) -> str:
