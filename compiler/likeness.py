@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Hashable, Mapping, MutableMapping
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -78,7 +78,9 @@ class Lookalikes:
     def add(self, like: Likeness, step: PlannedStep) -> None:
         """Keeps a step whose arguments can be told for groups like it, and whose messages name no node."""
         lowered = step.lowered
-        known = {*like.names, *(packing.title for packing in lowered.packings if packing.name in like.names)}
+        known = set(like.names)
+        for copy in (*lowered.extensions, *lowered.packings):
+            known |= {copy.title} if copy.name in known else set()
         if not lowered.nest.errors and all(isinstance(argument, int) or argument in known for argument in lowered.arguments):
             self._steps[like.key] = like, step
 
@@ -92,11 +94,15 @@ class Lookalikes:
 
 
 def renamed(
-    lowered: Lowered, names: Mapping[str, str], constants: Mapping[str, np.ndarray], packer: Packer
+    lowered: Lowered, names: Mapping[str, str], constants: MutableMapping[str, np.ndarray], packer: Packer
 ) -> tuple[str | int, ...]:
-    """The arguments of ``lowered`` for values of other ``names``; constants are packed alike."""
+    """The arguments of ``lowered`` for values of other ``names``; constants are packed and extended alike."""
     titles = dict(names)
+    for extension in lowered.extensions:
+        here = replace(extension, name=names[extension.name])
+        titles[extension.title] = here.title
+        constants[here.title] = here.of(constants[here.name])
     for packing in lowered.packings:
-        name = names[packing.name]
+        name = titles[packing.name]
         titles[packing.title], _ = packer.add(name, constants[name], packing.index, packing.order, packing.derive)
     return tuple(argument if isinstance(argument, int) else titles[argument] for argument in lowered.arguments)

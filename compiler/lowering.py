@@ -48,12 +48,29 @@ class Packing:
 
 
 @dataclass(frozen=True)
+class Extension:
+    """A constant that a nest reads from a copy with ``zeros`` more elements along ``axis``, called ``title``."""
+
+    name: str
+    axis: int
+    zeros: int
+
+    @property
+    def title(self) -> str:
+        return f"{self.name} in whole blocks"
+
+    def of(self, array: np.ndarray) -> np.ndarray:
+        return np.pad(array, [(0, self.zeros if axis == self.axis else 0) for axis in range(array.ndim)])
+
+
+@dataclass(frozen=True)
 class Lowered:
     """A group's nest and what its buffer arguments are: value names, or sizes in bytes of scratch memory."""
 
     nest: ir.LoopNest
     arguments: tuple[str | int, ...]
     packings: tuple[Packing, ...] = ()
+    extensions: tuple[Extension, ...] = ()
     choices: Choices = field(default_factory=Choices)
     """What its schedules chose."""
 
@@ -77,6 +94,7 @@ class Lowering:
     notes: list[str] = field(default_factory=list)
     """Lines about the kernel that its text shows."""
     packings: list[Packing] = field(default_factory=list)
+    extensions: list[Extension] = field(default_factory=list[Extension])
     choices: Choices = field(init=False)
 
     def __post_init__(self) -> None:
@@ -131,7 +149,8 @@ class Lowering:
         sizes = [prod(map(ir.hint, b.shape)) * b.dtype.itemsize for b in scratches]
         buffers = (*inputs.values(), *outputs.values(), *scratches)
         nest = ir.LoopNest(self.group.title, buffers, body, tuple(self.builder.errors), self._shared(), tuple(self.notes))
-        return Lowered(nest, (*inputs, *outputs, *sizes), tuple(self.packings), self.choices)
+        arguments = (*inputs, *outputs, *sizes)
+        return Lowered(nest, arguments, tuple(self.packings), tuple(self.extensions), self.choices)
 
     def _shared(self) -> tuple[tuple[str, str], ...]:
         """The buffers, by name, that are the same memory."""
@@ -198,12 +217,12 @@ class Lowering:
         axis = 0 if tensor.shape == out.shape[1:2] else len(tensor.shape) - len(out.shape) + 1
         if axis < 0 or tensor.shape[axis] != out.shape[1]:
             return name
-        title = f"{name} in whole blocks"
-        if title not in self.tensors:
-            array = np.pad(self.constants[name], [(0, -n % block if i == axis else 0) for i, n in enumerate(tensor.shape)])
-            self.constants[title] = array
-            self.tensors[title] = Tensor(title, tensor.dtype, array.shape)
-        return title
+        extension = Extension(name, axis, -tensor.shape[axis] % block)
+        if extension not in self.extensions:
+            self.extensions.append(extension)
+            array = self.constants[extension.title] = extension.of(self.constants[name])
+            self.tensors[extension.title] = Tensor(extension.title, tensor.dtype, array.shape)
+        return extension.title
 
     def scalar(self, name: str) -> ir.Expr | None:
         """A constant of one element becomes part of the code."""

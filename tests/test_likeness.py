@@ -31,21 +31,22 @@ def lowered(model: onnx.ModelProto, x: np.ndarray, monkeypatch: pytest.MonkeyPat
     return count
 
 
-def tower(convs: Sequence[tuple[str, dict[str, object]]]) -> onnx.ModelProto:
-    """Convolutions of 24 channels, each with weights of its own."""
+def tower(convs: Sequence[tuple[str, dict[str, object]]], channels: int = 24) -> onnx.ModelProto:
+    """Convolutions, each with weights of its own."""
     nodes, constants = [], {}
     for i, (op, attrs) in enumerate(convs):
-        constants |= {f"w{i}": values(24, 24, 3, 3, seed=i) / 9, f"b{i}": values(24, seed=100 + i)}
+        constants |= {f"w{i}": values(channels, channels, 3, 3, seed=i) / 9, f"b{i}": values(channels, seed=100 + i)}
         source = f"y{i - 1}" if i else "x"
         nodes += [make_node("Conv", [source, f"w{i}", f"b{i}"], [f"c{i}"], pads=[1, 1, 1, 1], name=f"conv{i}", **attrs)]
         nodes += [make_node(op, [f"c{i}"], [f"y{i}"])]
-    return make_model(nodes, {"x": (1, 24, 9, 9)}, [f"y{len(convs) - 1}"], constants)
+    return make_model(nodes, {"x": (1, channels, 9, 9)}, [f"y{len(convs) - 1}"], constants)
 
 
-def test_blocks_with_weights_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = tower([("Relu", {})] * 6)
-    conversions_and_ends = lowered(tower([("Relu", {})] * 3), values(1, 24, 9, 9), monkeypatch)
-    assert lowered(model, values(1, 24, 9, 9), monkeypatch) == conversions_and_ends
+@pytest.mark.parametrize("channels", [24, 18])  # 18 biases are extended to whole blocks of 8
+def test_blocks_with_weights_of_their_own(channels: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, x = tower([("Relu", {})] * 6, channels), values(1, channels, 9, 9)
+    conversions_and_ends = lowered(tower([("Relu", {})] * 3, channels), x, monkeypatch)
+    assert lowered(model, x, monkeypatch) == conversions_and_ends
 
 
 def test_what_differs_is_lowered_apart(monkeypatch: pytest.MonkeyPatch) -> None:
