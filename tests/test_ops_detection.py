@@ -47,6 +47,16 @@ def test_limits_and_thresholds(limit: int, lowest: float | None) -> None:
     np.testing.assert_array_equal(loopnest.compile(model)(**feeds), onnxruntime(model, feeds)[0])
 
 
+def test_more_boxes_than_a_vector_are_selected() -> None:
+    boxes, scores = random_boxes(1, 300, 2, center=False)
+    boxes[..., 2:] = boxes[..., :2] + 0.1
+    model = nms_model(boxes, scores, 200, 0.2, None, 0)
+    feeds = {"boxes": boxes, "scores": scores}
+    selected = loopnest.compile(model)(**feeds)
+    assert len(selected) > 100
+    np.testing.assert_array_equal(selected, onnxruntime(model, feeds)[0])
+
+
 def test_what_follows_is_planned_for_the_count() -> None:
     boxes, scores = random_boxes(1, 40, 1, center=False)
     model = nms_model(boxes, scores, 40, 0.3, 0.2, 0)

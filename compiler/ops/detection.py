@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from ...ir import dtypes
 from ...ir import loops as ir
 from ...ir.graph import TensorType
-from .builder import Builder, neutral
+from .builder import Builder
 from .context import Op
+from .heap import Heap
 from .infer import InferContext
 from .registry import nest
 
@@ -28,47 +29,47 @@ def infer_nms(context: InferContext) -> list[TensorType]:
 
 @nest("NonMaxSuppression", infer=infer_nms, values=(2,), trims=lambda context: (0,))
 def non_max_suppression(op: Op, b: Builder) -> None:
-    """For each class the boxes with the highest score, one after the other; each takes those out that overlap it too much.
+    """For each class the boxes with the highest score, one after the other, but for those that overlap one before too much.
 
-    candidates = boxes with score > score_threshold, their edges and areas side by side
-    while there are any: select the best; it and all with intersection / union > iou_threshold are no candidates any more
+    candidates = heap of boxes with score > score_threshold, the best at its root, of equals the first
+    while there are any: take the best; select it unless intersection / union > iou_threshold with one that is selected
     """
     boxes, scores = op.input(0), op.input(1)
     batch, classes, count = scores.shape
-    limit = ir.Const(op.out_sizes()[0] // (scores.sizes[0] * scores.sizes[1]))
+    limit = op.out_sizes()[0] // (scores.sizes[0] * scores.sizes[1])
     threshold = op.input(3)(*[ir.ZERO] * op.input(3).rank) if op.has(3) else ir.Const(0.0, FLOAT)
     lowest = op.input(4)(*[ir.ZERO] * op.input(4).rank) if op.has(4) else ir.Const(float("-inf"), FLOAT)
-    edges = b.scratch("edges", FLOAT, (5, count))
-    left = b.scratch("left", FLOAT, (count,))
-    number = b.scratch("number", dtypes.int64, (count,))
+    edges = b.scratch("edges", FLOAT, (5, max(1, limit)))
+    left, number = b.scratch("left", FLOAT, (count + 1,)), b.scratch("number", dtypes.int64, (count + 1,))
+    heap = Heap(b, left, number, largest=False, nan=False)
     total = b.scalar("total", ir.ZERO)
     with b.loop("n", batch) as n, b.loop("c", classes) as c:
         candidates = b.scalar("candidates", ir.ZERO)
-        best = b.scalar("best", neutral("max", FLOAT))
         with b.loop("i", count) as i:
             score = b.let("score", scores(n, c, i))
             with b.when(score > lowest):
-                b.store(left, (candidates,), score)
-                b.store(number, (candidates,), i)
-                for place, value in enumerate(_edges(op, [boxes(n, i, k) for k in range(4)])):
-                    b.store(edges, (place, candidates), value)
-                b.assign(best, ir.maximum(best, score))
+                heap.put(candidates, score, -i)
                 b.assign(candidates, candidates + 1)
+        heap.order(candidates)
         taken = b.scalar("taken", ir.ZERO)
-        with b.repeat_while(ir.logical("and", taken < limit, best > neutral("max", FLOAT))):
-            which = b.reduce("which", "min", candidates, lambda k: ir.select(left(k).eq(best), k, candidates), candidates)
-            chosen = [b.let(f"chosen{place}", edges(place, which)) for place in range(5)]
-            for column, value in enumerate((n, c, number(which))):
-                op.output().store((total, column), value)
-            b.assign(taken, taken + 1)
-            b.assign(total, total + 1)
-            b.assign(best, neutral("max", FLOAT))
-            with b.loop("k", candidates, "vector") as k:
-                overlaps = _overlap([edges(place, k) for place in range(5)], chosen, threshold)
-                out = ir.logical("or", overlaps, k.eq(which))
-                rest = b.let("rest", ir.select(out, neutral("max", FLOAT), left(k)))
-                b.store(left, (k,), rest)
-                b.assign(best, ir.Binary("max", best, rest))
+        with b.repeat_while(ir.logical("and", taken < limit, candidates > 0)):
+            which = b.let("which", -number(0))
+            b.assign(candidates, candidates - 1)
+            heap.sink(b.let("value", left(candidates)), b.let("place", number(candidates)), candidates)
+            box = [
+                b.let(f"box{place}", value) for place, value in enumerate(_edges(op, [boxes(n, which, k) for k in range(4)]))
+            ]
+
+            def overlaps(k: ir.Expr, box: Sequence[ir.Expr] = box) -> ir.Expr:
+                return _overlap(box, [edges(place, k) for place in range(5)], threshold)
+
+            with b.when(~b.reduce("overlaps", "or", taken, overlaps)):
+                for place, value in enumerate(box):
+                    b.store(edges, (place, taken), value)
+                for column, value in enumerate((n, c, which)):
+                    op.output().store((total, column), value)
+                b.assign(taken, taken + 1)
+                b.assign(total, total + 1)
     op.output(1).store((), total)
 
 
