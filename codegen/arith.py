@@ -5,18 +5,11 @@ and those of 8 and 4 bits) are held as their bits and only converted: arithmetic
 held in i8.
 """
 
-# llvmlite has no type stubs, and what pyright infers from its source is wrong.
-# pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportReturnType=false, reportAssignmentType=false
-# pyright: reportCallIssue=false
-
 from __future__ import annotations
-
-from collections.abc import Callable
-
-import llvmlite.ir as ll
 
 from ..ir import dtypes
 from ..ir.dtypes import DType
+from . import llvm as ll
 from . import narrow
 from .vecmath import BINARY as VECTOR_BINARY
 from .vecmath import UNARY as VECTOR_UNARY
@@ -24,6 +17,8 @@ from .vecmath import UNARY as VECTOR_UNARY
 I1, I8, I16, I32, I64 = (ll.IntType(bits) for bits in (1, 8, 16, 32, 64))
 _SIGNED = {"eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}
 _FLAGS = ("contract",)
+_FLOAT = {"add": ll.IRBuilder.fadd, "sub": ll.IRBuilder.fsub, "mul": ll.IRBuilder.fmul, "div": ll.IRBuilder.fdiv}
+_INTEGER = {"add": "add", "sub": "sub", "mul": "mul", "and": "and_", "or": "or_", "xor": "xor"}
 
 
 def value_type(dtype: DType) -> ll.Type:
@@ -77,7 +72,8 @@ def unify(builder: ll.IRBuilder, *values: ll.Value) -> list[ll.Value]:
 
 def binary(builder: ll.IRBuilder, op: str, dtype: DType, a: ll.Value, b: ll.Value) -> ll.Value:
     """``op`` of ``ir.loops.Binary`` on two values of ``dtype``."""
-    a, b = unify(builder, a, b)
+    if a.type is not b.type:
+        a, b = unify(builder, a, b)
     if op in _SIGNED:
         if dtype.kind == "float":
             return (builder.fcmp_unordered if op == "ne" else builder.fcmp_ordered)(_SIGNED[op], a, b)
@@ -89,23 +85,15 @@ def binary(builder: ll.IRBuilder, op: str, dtype: DType, a: ll.Value, b: ll.Valu
 
 
 def _float_binary(builder: ll.IRBuilder, op: str, a: ll.Value, b: ll.Value) -> ll.Value:
-    simple = {"add": builder.fadd, "sub": builder.fsub, "mul": builder.fmul, "div": builder.fdiv}
-    if op in simple:
-        return simple[op](a, b, flags=_FLAGS)
+    simple = _FLOAT.get(op)
+    if simple is not None:
+        return simple(builder, a, b, _FLAGS)
     return VECTOR_BINARY[{"min": "fmin", "max": "fmax", "rem": "fmod"}.get(op, op)](builder, a, b)
 
 
 def _integer_binary(builder: ll.IRBuilder, op: str, dtype: DType, a: ll.Value, b: ll.Value) -> ll.Value:
-    simple: dict[str, Callable[..., ll.Value]] = {
-        "add": builder.add,
-        "sub": builder.sub,
-        "mul": builder.mul,
-        "and": builder.and_,
-        "or": builder.or_,
-        "xor": builder.xor,
-    }
-    if op in simple:
-        return simple[op](a, b)
+    if op in _INTEGER:
+        return getattr(builder, _INTEGER[op])(a, b)
     if op in ("shl", "shr"):
         return _shift(builder, op, dtype, a, b)
     if op in ("min", "max"):

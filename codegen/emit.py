@@ -6,19 +6,14 @@ none are scalar, by anything else go lane by lane. What remains of an extent aft
 by lane where the target or the dtype has no masked access.
 """
 
-# llvmlite has no type stubs, and what pyright infers from its source is wrong.
-# pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportReturnType=false, reportAssignmentType=false
-# pyright: reportCallIssue=false, reportOptionalMemberAccess=false, reportMatchNotExhaustive=false
-
 from __future__ import annotations
 
 from collections.abc import Generator
 from contextlib import contextmanager
 
-import llvmlite.ir as ll
-
 from ..ir import loops as ir
 from . import arith, transpose
+from . import llvm as ll
 from .arith import I32, I64, splat
 from .bodies import accumulators, at, computes, constant_extent, has_registers, narrowest, reduced, widest
 from .emit_state import Lanes, is_zero, number
@@ -88,7 +83,7 @@ class Emitter(Values):
             first = splat(self.builder, first, self.lanes.count)
             self.varying_memo[var] = True
         cell = self.cells.get(var)
-        if cell is None or cell.type.pointee != first.type:
+        if cell is None or cell.holds is not first.type:
             cell = self.cells[var] = self.stack(first.type, var.name)
         self.builder.store(first, cell)
 
@@ -98,8 +93,8 @@ class Emitter(Values):
             return
         cell, b = self.cells[var], self.builder
         new = self.value(value)
-        if isinstance(cell.type.pointee, ll.VectorType):
-            new = splat(b, new, cell.type.pointee.count)
+        if isinstance(cell.holds, ll.VectorType):
+            new = splat(b, new, cell.holds.count)
             if self.lanes is not None and self.lanes.mask is not None:
                 new = b.select(self.lanes.mask, new, b.load(cell))
         b.store(new, cell)
@@ -119,16 +114,17 @@ class Emitter(Values):
         b = self.builder
         condition, value = self.value(stmt.condition), self.value(ir.cast(stmt.value, ir.INDEX))
         if isinstance(condition.type, ll.VectorType):
-            value = splat(b, value, condition.type.count)
+            count = condition.type.count
+            value = splat(b, value, count)
             if self.lanes is not None and self.lanes.mask is not None:
                 condition = b.and_(condition, self.lanes.mask)
-            for lane in range(condition.type.count):
+            for lane in range(count):
                 self.fail_if(b.extract_element(condition, I32(lane)), stmt.code, b.extract_element(value, I32(lane)))
         else:
             self.fail_if(condition, stmt.code, value)
 
     def fail_if(self, condition: ll.Value, code: int, value: ll.Value) -> None:
-        with self.builder.if_then(condition, likely=False):
+        with self.builder.if_then(condition, unlikely=True):
             self.builder.store(value, self.extents)
             self.builder.ret(I64(code))
 
@@ -175,7 +171,8 @@ class Emitter(Values):
 
     @contextmanager
     def counted(self, start: ll.Value, end: ll.Value, step: int, name: str, short: int = _SHORT) -> Generator[ll.Value]:
-        """``for i in range(start, end, step)`` as a rotated loop, which LLVM may unroll where it and those inside it are ``short``."""
+        """``for i in range(start, end, step)`` as a rotated loop, which LLVM may unroll, to fold indices, where it and those inside it are
+        ``short``. What else to unroll is the schedule's decision."""
         b, long_loops = self.builder, self.long_loops
         before = b.block
         head, after = b.append_basic_block(f"{name}.loop"), b.append_basic_block(f"{name}.end")
@@ -187,19 +184,10 @@ class Emitter(Values):
         yield i
         following = b.add(i, I64(step), flags=("nsw",))
         i.add_incoming(following, b.block)
-        back = b.cbranch(b.icmp_signed("<", following, end), head, after)
-        if self.long_loops > long_loops or not is_short(start, end, step, short):
-            back.set_metadata("llvm.loop", self.rolled())
-            self.long_loops += 1
+        rolled = self.long_loops > long_loops or not is_short(start, end, step, short)
+        b.cbranch(b.icmp_signed("<", following, end), head, after, rolled=rolled)
+        self.long_loops += rolled
         b.position_at_end(after)
-
-    def rolled(self) -> ll.MDValue:
-        """What tells LLVM not to unroll a loop: that is the schedule's decision. Nests of short constant loops that are not register tiles
-        LLVM may unroll, which folds indices."""
-        node = self.builder.module.add_metadata([["llvm.loop.unroll.disable"]])
-        if len(node.operands) == 1:
-            node.operands = (node, *node.operands)  # a loop's node names itself first (LLVM Language Reference, 'llvm.loop')
-        return node
 
     def while_(self, stmt: ir.While) -> None:
         b = self.builder
@@ -248,7 +236,7 @@ class Emitter(Values):
             elif left > 0:
                 self.remainder(shifted, I64(0), I64(left), count, {})
 
-    def remainder(self, loop: ir.For, start: ll.Value, end: ll.Value, count: int, partials: dict[ir.Var, ll.Value]) -> None:
+    def remainder(self, loop: ir.For, start: ll.Value, end: ll.Value, count: int, partials: dict[ir.Var, ll.Cell]) -> None:
         """The last iterations, fewer than a vector."""
         b = self.builder
         if count == 1:
@@ -277,7 +265,7 @@ class Emitter(Values):
             self.body(loop.body)
 
     def overlapping_vector(
-        self, loop: ir.For, start: ll.Value, end: ll.Value, count: int, partials: dict[ir.Var, ll.Value]
+        self, loop: ir.For, start: ll.Value, end: ll.Value, count: int, partials: dict[ir.Var, ll.Cell]
     ) -> None:
         """The last whole vector of iterations, of which those before ``start`` are done already and do not count in reductions."""
         b = self.builder
@@ -292,7 +280,7 @@ class Emitter(Values):
         base: ll.Value,
         count: int,
         mask: ll.Value | None,
-        partials: dict[ir.Var, ll.Value],
+        partials: dict[ir.Var, ll.Cell],
         fresh: ll.Value | None = None,
     ) -> None:
         saved = self.lanes, self.varying_memo, self.reductions
@@ -300,13 +288,13 @@ class Emitter(Values):
         self.body(loop.body)
         self.lanes, self.varying_memo, self.reductions = saved
 
-    def partial(self, var: ir.Var, op: str, count: int) -> ll.Value:
+    def partial(self, var: ir.Var, op: str, count: int) -> ll.Cell:
         type_ = ll.VectorType(arith.value_type(var.dtype), count)
         cell = self.stack(type_, f"{var.name}.partial")
         self.builder.store(arith.constant(type_, arith.identity(op, var.dtype)), cell)
         return cell
 
-    def combine(self, var: ir.Var, op: str, partials: list[ll.Value]) -> None:
+    def combine(self, var: ir.Var, op: str, partials: list[ll.Cell]) -> None:
         """Folds the lanes of all partial results into the scalar."""
         b = self.builder
         total = b.load(partials[0])

@@ -1,19 +1,15 @@
 """Loads and stores of the emitter: vectors where an offset moves by one element per lane, shuffles or single elements where it does not."""
 
-# llvmlite has no type stubs, and what pyright infers from its source is wrong.
-# pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportReturnType=false, reportAssignmentType=false
-# pyright: reportCallIssue=false
-
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-import llvmlite.ir as ll
-
 from ..ir import loops as ir
 from . import arith
+from . import llvm as ll
 from .arith import I32, I64, splat
 from .emit_state import Linear, State, is_one, is_zero, number
+from .vecmath.value import suffix
 
 _SHUFFLED_STEPS = (2, 3, 4)
 """Strides at which whole vectors are loaded and shuffled; at others each lane is loaded."""
@@ -25,7 +21,7 @@ class Memory(State):
     def address(self, buffer: ir.Buffer, offset: ll.Value) -> ll.Value:
         return self.builder.gep(self.buffers[buffer.root], [offset], source_etype=arith.memory_type(buffer.dtype))
 
-    def register(self, buffer: ir.Buffer, index: tuple[ir.Expr, ...]) -> tuple[ll.Value, bool]:
+    def register(self, buffer: ir.Buffer, index: tuple[ir.Expr, ...]) -> tuple[ll.Cell, bool]:
         """The cell of a register buffer's element, or of a whole vector of its last axis, and whether it is a vector."""
         numbers = [i.value for i in index[:-1] if isinstance(i, ir.Const)]
         last = index[-1]
@@ -72,7 +68,7 @@ class Memory(State):
         if self.lanes.mask is None:
             return b.load(pointer, typ=type_, align=alignment)
         function = self.intrinsic(
-            f"llvm.masked.load.{mangled(type_)}.p0", type_, [pointer.type, I32, self.lanes.mask.type, type_]
+            f"llvm.masked.load.{suffix(type_)}.p0", type_, [pointer.type, I32, self.lanes.mask.type, type_]
         )
         return b.call(function, [pointer, I32(alignment), self.lanes.mask, ll.Constant(type_, None)])
 
@@ -171,7 +167,7 @@ class Memory(State):
             b.store(raw, pointer, align=alignment)
             return
         types = [raw.type, pointer.type, I32, self.lanes.mask.type]
-        function = self.intrinsic(f"llvm.masked.store.{mangled(raw.type)}.p0", ll.VoidType(), types)
+        function = self.intrinsic(f"llvm.masked.store.{suffix(raw.type)}.p0", ll.VoidType(), types)
         b.call(function, [raw, pointer, I32(alignment), self.lanes.mask])
 
     def prefetch(self, buffer: ir.Buffer, index: tuple[ir.Expr, ...], level: int) -> None:
@@ -210,9 +206,3 @@ def offset_of(e: ir.Expr) -> int | None:
             return int(value)  # type: ignore[arg-type]
         case _:
             return None
-
-
-def mangled(type_: ll.VectorType) -> str:
-    element = type_.element
-    name = {ll.FloatType(): "f32", ll.DoubleType(): "f64"}.get(element) or f"i{element.width}"
-    return f"v{type_.count}{name}"

@@ -1,20 +1,15 @@
 """What the parts of the emitter share: the function being written, the vector loop being emitted."""
 
-# llvmlite has no type stubs, and what pyright infers from its source is wrong.
-# pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportReturnType=false, reportAssignmentType=false
-# pyright: reportCallIssue=false
-
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-import llvmlite.ir as ll
-
 from ..ir import loops as ir
 from . import arith
+from . import llvm as ll
 from .arith import I64
 from .numbering import Builder
 from .target import Target
@@ -47,12 +42,12 @@ class State(ABC):
     builder: Builder
     target: Target
     extents: ll.Value
-    buffers: dict[ir.Buffer, ll.Value]
+    buffers: Mapping[ir.Buffer, ll.Value]
     values: dict[ir.Expr, ll.Value] = field(default_factory=dict)
     linear: dict[ir.Var, Linear] = field(default_factory=dict)
-    cells: dict[ir.Var, ll.Value] = field(default_factory=dict)
-    registers: dict[tuple[ir.Buffer, tuple[int, ...]], ll.Value] = field(default_factory=dict)
-    reductions: dict[ir.Var, ll.Value] = field(default_factory=dict)
+    cells: dict[ir.Var, ll.Cell] = field(default_factory=dict)
+    registers: dict[tuple[ir.Buffer, tuple[int, ...]], ll.Cell] = field(default_factory=dict)
+    reductions: dict[ir.Var, ll.Cell] = field(default_factory=dict)
     lanes: Lanes | None = None
     memo: dict[ir.Expr, ll.Value] = field(default_factory=dict)
     varying_memo: dict[ir.Expr, bool] = field(default_factory=dict)
@@ -92,14 +87,16 @@ class State(ABC):
         assert self.lanes is not None
         return ll.Constant(ll.VectorType(I64, self.lanes.count), [I64(i) for i in range(self.lanes.count)])
 
-    def stack(self, type_: ll.Type, name: str) -> ll.Value:
+    def stack(self, type_: ll.Type, name: str) -> ll.Cell:
         """A stack cell, made in the entry block, that LLVM promotes to a register."""
-        with self.builder.goto_entry_block():
-            return self.builder.alloca(type_, name=name)
+        return self.builder.alloca(type_, name)
 
 
 def number(value: ll.Value | None) -> int | None:
-    return value.constant if isinstance(value, ll.Constant) and isinstance(value.type, ll.IntType) else None
+    """The number that an integer constant is; None for any other value."""
+    if isinstance(value, ll.Constant) and isinstance(value.type, ll.IntType) and isinstance(value.constant, int):
+        return value.constant
+    return None
 
 
 def is_zero(value: ll.Value | None) -> bool:

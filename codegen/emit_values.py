@@ -1,15 +1,10 @@
 """Expressions of the emitter: a vector where an expression varies between the lanes, a scalar elsewhere."""
 
-# llvmlite has no type stubs, and what pyright infers from its source is wrong.
-# pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportReturnType=false, reportAssignmentType=false
-# pyright: reportCallIssue=false
-
 from __future__ import annotations
-
-import llvmlite.ir as ll
 
 from ..ir import loops as ir
 from . import arith
+from . import llvm as ll
 from .arith import I64, splat
 from .emit_memory import Memory
 from .emit_state import Linear, is_zero
@@ -101,10 +96,11 @@ class Values(Memory):
         self.memo = dict(outer_memo)
         if isinstance(test.type, ll.VectorType):
             with self.masked(test) as mask:
-                fallback = splat(b, fallback, mask.type.count)
+                count = arith.lanes_of(mask)
+                fallback = splat(b, fallback, count)
                 before = b.block
                 with b.if_then(self.any(mask)):
-                    chosen = b.select(test, splat(b, self.value(a), mask.type.count), fallback)
+                    chosen = b.select(test, splat(b, self.value(a), count), fallback)
                     inside = b.block
         else:
             count = self.lanes.count if self.lanes is not None and self.varying(a) else 1

@@ -4,19 +4,16 @@ The code follows Numba's calling convention (status returned; result and excepti
 so that it can be linked and called without Numba.
 """
 
-# llvmlite has no type stubs, and what pyright infers from its source is wrong.
-# pyright: reportAttributeAccessIssue=false, reportArgumentType=false
-
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import llvmlite.ir as ll
-
 from ..ir import loops as ir
 from . import arith, collector, objects
+from . import llvm as ll
 from .emit import Emitter
 from .numbering import Builder
 from .objects import Machine
@@ -97,7 +94,7 @@ def _emit_tile(module: ll.Module, function: TileFunction, source: KernelSource, 
     builder = Builder(symbol.append_basic_block("entry"))
     buffers, extents, *variables = symbol.args
     values = dict(zip(loop_variables, variables, strict=True))
-    arguments = [extents]
+    arguments: list[ll.Value] = [extents]
     for buffer in function.buffers:
         address = builder.gep(buffers, [arith.I64(source.nest.buffers.index(buffer))], source_etype=_POINTER)
         arguments.append(builder.load(address, typ=_POINTER))
@@ -114,10 +111,10 @@ def _emit_body(module: ll.Module, function: TileFunction, source: KernelSource, 
     symbol.attributes.add("noinline")
     shared = frozenset(name for pair in source.nest.inplace for name in pair)
     for argument, buffer in zip(symbol.args[1:], function.buffers, strict=False):
-        argument.name = buffer.name
+        argument.text = symbol.unique(buffer.name)
         if buffer.name not in shared:
             argument.add_attribute("noalias")
-    symbol.args[0].name = "extents"
+    symbol.args[0].text = symbol.unique("extents")
     symbol.args[0].add_attribute("noalias")
     builder = Builder(symbol.append_basic_block("entry"), half="f16c" in target.requires)
     buffers = dict(zip(function.buffers, symbol.args[1:], strict=False))
@@ -130,7 +127,7 @@ def _emit_body(module: ll.Module, function: TileFunction, source: KernelSource, 
 
 
 def _emitter(
-    builder: Builder, source: KernelSource, target: Target, extents: ll.Value, buffers: dict[ir.Buffer, ll.Value]
+    builder: Builder, source: KernelSource, target: Target, extents: ll.Value, buffers: Mapping[ir.Buffer, ll.Value]
 ) -> Emitter:
     """An emitter at ``builder`` that has the parameters of the kernel loaded."""
     emitter = Emitter(builder, target, extents, buffers)

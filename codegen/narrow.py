@@ -8,18 +8,13 @@ Neural Networks" (arXiv:2206.02915, the ``fnuz`` ones) and of the OCP Microscali
 overflow are those of ONNX's Cast.
 """
 
-# llvmlite has no type stubs, and what pyright infers from its source is wrong.
-# pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportReturnType=false, reportAssignmentType=false
-# pyright: reportCallIssue=false
-
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-import llvmlite.ir as ll
-
 from ..ir import dtypes
 from ..ir.dtypes import DType
+from . import llvm as ll
 from .numbering import Builder
 
 I32 = ll.IntType(32)

@@ -2,19 +2,15 @@
 
 Value numbering (Cocke and Schwartz, 1970): an operation on the same operands as one before it, in the same block or in one that
 dominates it as far as the builder knows, is that one's result. Constants are folded. LLVM would do the same, but only after each
-instruction was built, printed and parsed.
+instruction was written and parsed.
 """
-
-# llvmlite has no type stubs, and what pyright infers from its source is wrong.
-# pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportIncompatibleMethodOverride=false, reportCallIssue=false
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Hashable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
-import llvmlite.ir as ll
+from . import llvm as ll
 
 _NEUTRAL = {"add": 0, "sub": 0, "mul": 1, "udiv": 1}
 """Right operands that change nothing."""
@@ -29,69 +25,57 @@ class Builder(ll.IRBuilder):
     def __init__(self, block: ll.Block, *, half: bool = False) -> None:
         super().__init__(block)
         self.half = half
-        self._known: dict[ll.Block, dict[Hashable, ll.Value]] = {}
-        self._above: dict[ll.Block, ll.Block] = {}
 
     def dominates(self, block: ll.Block, *others: ll.Block) -> None:
         """Says that every way to ``others`` leads through ``block``, to its end."""
-        self._above.update((other, block) for other in others)
+        for other in others:
+            other.above = block
 
-    def add(self, lhs: ll.Value, rhs: ll.Value, name: str = "", flags: Sequence[str] = ()) -> ll.Value:
-        return super().add(lhs, rhs, name, flags) if flags else self._arithmetic("add", super().add, lhs, rhs, name)
+    def add(self, lhs: ll.Value, rhs: ll.Value, flags: Sequence[str] = ()) -> ll.Value:
+        return super().add(lhs, rhs, flags) if flags or lhs.type is not _INDEX else self._arithmetic("add", lhs, rhs)
 
-    def sub(self, lhs: ll.Value, rhs: ll.Value, name: str = "", flags: Sequence[str] = ()) -> ll.Value:
-        return super().sub(lhs, rhs, name, flags) if flags else self._arithmetic("sub", super().sub, lhs, rhs, name)
+    def sub(self, lhs: ll.Value, rhs: ll.Value, flags: Sequence[str] = ()) -> ll.Value:
+        return super().sub(lhs, rhs, flags) if flags or lhs.type is not _INDEX else self._arithmetic("sub", lhs, rhs)
 
-    def mul(self, lhs: ll.Value, rhs: ll.Value, name: str = "", flags: Sequence[str] = ()) -> ll.Value:
-        return super().mul(lhs, rhs, name, flags) if flags else self._arithmetic("mul", super().mul, lhs, rhs, name)
+    def mul(self, lhs: ll.Value, rhs: ll.Value, flags: Sequence[str] = ()) -> ll.Value:
+        return super().mul(lhs, rhs, flags) if flags or lhs.type is not _INDEX else self._arithmetic("mul", lhs, rhs)
 
-    def udiv(self, lhs: ll.Value, rhs: ll.Value, name: str = "", flags: Sequence[str] = ()) -> ll.Value:
-        return super().udiv(lhs, rhs, name, flags) if flags else self._arithmetic("udiv", super().udiv, lhs, rhs, name)
+    def udiv(self, lhs: ll.Value, rhs: ll.Value, flags: Sequence[str] = ()) -> ll.Value:
+        return super().udiv(lhs, rhs, flags) if flags or lhs.type is not _INDEX else self._arithmetic("udiv", lhs, rhs)
 
-    def urem(self, lhs: ll.Value, rhs: ll.Value, name: str = "", flags: Sequence[str] = ()) -> ll.Value:
-        return super().urem(lhs, rhs, name, flags) if flags else self._arithmetic("urem", super().urem, lhs, rhs, name)
+    def urem(self, lhs: ll.Value, rhs: ll.Value, flags: Sequence[str] = ()) -> ll.Value:
+        return super().urem(lhs, rhs, flags) if flags or lhs.type is not _INDEX else self._arithmetic("urem", lhs, rhs)
 
-    def gep(self, ptr: ll.Value, indices: Sequence[ll.Value], *arguments: Any, **named: Any) -> ll.Value:
-        types = (str(named.get("source_etype")), *map(str, arguments), named.get("inbounds"))
-        key = ("gep", types, id(ptr), *map(_key, indices))
-        return self._numbered(key, lambda: super(Builder, self).gep(ptr, indices, *arguments, **named))
+    def gep(self, pointer: ll.Value, indices: Sequence[ll.Value], *, source_etype: ll.Type) -> ll.Value:
+        places = ", ".join(map(str, indices))
+        return self._numbered(pointer.type, f"getelementptr {source_etype.text}, ptr {pointer.text}, {places}")
 
     @contextmanager
-    def if_then(self, pred: ll.Value, likely: bool | None = None) -> Generator[ll.Block]:
+    def if_then(self, condition: ll.Value, *, unlikely: bool = False) -> Generator[ll.Block]:
         before = self.block
-        with super().if_then(pred, likely) as end:
+        with super().if_then(condition, unlikely=unlikely) as end:
             self.dominates(before, self.block, end)
             yield end
 
-    def _arithmetic(self, op: str, make: Callable[..., ll.Value], lhs: ll.Value, rhs: ll.Value, name: str) -> ll.Value:
-        if lhs.type != _INDEX:
-            return make(lhs, rhs, name)
-        a, b = _key(lhs), _key(rhs)
-        if isinstance(b, tuple):
-            if isinstance(a, tuple) and op in _FOLDED:
-                return ll.Constant(_INDEX, (_FOLDED[op](a[0], b[0]) + (1 << 63)) % (1 << 64) - (1 << 63))
-            if _NEUTRAL.get(op) == b[0]:
+    def _arithmetic(self, op: str, lhs: ll.Value, rhs: ll.Value) -> ll.Value:
+        if isinstance(rhs, ll.Constant):
+            a, b = lhs.constant if isinstance(lhs, ll.Constant) else None, rhs.constant
+            if isinstance(a, int) and isinstance(b, int) and op in _FOLDED:
+                return ll.Constant(_INDEX, (_FOLDED[op](a, b) + (1 << 63)) % (1 << 64) - (1 << 63))
+            if _NEUTRAL.get(op) == b:
                 return lhs
-            if op == "mul" and b[0] == 0:
+            if op == "mul" and b == 0:
                 return rhs
-        elif isinstance(a, tuple) and op in ("add", "mul"):
-            return self._arithmetic(op, make, rhs, lhs, name)
-        return self._numbered((op, a, b), lambda: make(lhs, rhs, name))
+        elif isinstance(lhs, ll.Constant) and op in ("add", "mul"):
+            return self._arithmetic(op, rhs, lhs)
+        return self._numbered(_INDEX, f"{op} i64 {lhs.text}, {rhs.text}")
 
-    def _numbered(self, key: Hashable, make: Callable[[], ll.Value]) -> ll.Value:
+    def _numbered(self, type_: ll.Type, text: str) -> ll.Value:
         block: ll.Block | None = self.block
         while block is not None:
-            found = self._known.get(block, {}).get(key)
+            found = block.known.get(text)
             if found is not None:
                 return found
-            block = self._above.get(block)
-        result = make()
-        self._known.setdefault(self.block, {})[key] = result
+            block = block.above
+        result = self.block.known[text] = self.insert(type_, text)
         return result
-
-
-def _key(value: ll.Value) -> Hashable:
-    """Equal for values that are the same: a constant's number in a tuple, the identity of anything else, which the module keeps."""
-    if isinstance(value, ll.Constant) and isinstance(value.constant, int):
-        return (value.constant,)
-    return id(value)

@@ -8,20 +8,16 @@ Source of the network: Eklundh, "A fast computer method for matrix transposing" 
 first, whole 128-bit parts after that, which are single instructions on x86 and Arm alike.
 """
 
-# llvmlite has no type stubs, and what pyright infers from its source is wrong.
-# pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportReturnType=false, reportAssignmentType=false
-# pyright: reportCallIssue=false
-
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import llvmlite.ir as ll
-
 from ..ir import loops as ir
 from . import arith
+from . import llvm as ll
 from .arith import I32, I64
+from .vecmath.value import element_of
 
 if TYPE_CHECKING:
     from .emit import Emitter
@@ -120,7 +116,7 @@ def _square(emitter: Emitter, load: ir.Load, along: ir.Expr, count: int) -> list
 def transposed(b: ll.IRBuilder, rows: list[ll.Value]) -> list[ll.Value]:
     """The columns of a square of vectors."""
     count = len(rows)
-    element = rows[0].type.element
+    element = element_of(rows[0].type)
     bits = element.width if isinstance(element, ll.IntType) else 64 if isinstance(element, ll.DoubleType) else 32
     part = min(count, max(1, PART_BITS // bits))
     groups = [_interleaved(b, rows[start : start + part], 1, part) for start in range(0, count, part)]
@@ -138,7 +134,7 @@ def _interleaved(b: ll.IRBuilder, rows: list[ll.Value], unit: int, within: int) 
 
 def _zip(b: ll.IRBuilder, x: ll.Value, y: ll.Value, unit: int, within: int, high: bool) -> ll.Value:
     """The units of the lower (or upper) halves of ``x`` and ``y`` in turn."""
-    count = x.type.count
+    count = arith.lanes_of(x)
     places: list[int] = []
     for start in range(0, count, within):
         first = start + within // 2 * high

@@ -7,12 +7,12 @@ from collections.abc import Callable
 from functools import cache, partial
 
 import llvmlite.binding as llvm
-import llvmlite.ir as ll
 import numpy as np
 import onnx
 import pytest
 from onnx.reference.ops.op_cast import cast_to
 
+from loopnest.codegen import llvm as ll
 from loopnest.codegen import narrow, target
 from loopnest.codegen.numbering import Builder
 from loopnest.ir import dtypes
@@ -40,16 +40,16 @@ def _module(
     module = ll.Module(name=f"{dtype.name}_{lanes}")
     i64 = ll.IntType(64)
     wide = (lambda t: ll.VectorType(t, lanes)) if lanes > 1 else (lambda t: t)
-    function = ll.Function(module, ll.FunctionType(ll.VoidType(), [source.as_pointer(), to.as_pointer(), i64]), "f")
+    function = ll.Function(module, ll.FunctionType(ll.VoidType(), [ll.PointerType(), ll.PointerType(), i64]), "f")
     entry, loop, end = (function.append_basic_block(name) for name in ("entry", "loop", "end"))
     builder = make(entry)
     builder.branch(loop)
     builder.position_at_end(loop)
     i = builder.phi(i64)
     i.add_incoming(i64(0), entry)
-    given = builder.bitcast(builder.gep(function.args[0], [i]), wide(source).as_pointer())
-    out = builder.bitcast(builder.gep(function.args[1], [i]), wide(to).as_pointer())
-    builder.store(emit(builder, builder.load(given, align=1)), out, align=1)
+    given = builder.gep(function.args[0], [i], source_etype=source)
+    out = builder.gep(function.args[1], [i], source_etype=to)
+    builder.store(emit(builder, builder.load(given, align=1, typ=wide(source))), out, align=1)
     following = builder.add(i, i64(lanes))
     i.add_incoming(following, loop)
     builder.cbranch(builder.icmp_signed("<", following, function.args[2]), loop, end)

@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
-from llvmlite import ir
-
+from .. import llvm as ir
 from .value import V, Value, suffix
 
 Emitter = Callable[..., Value]
@@ -62,11 +61,11 @@ def emit_inline(builder: ir.IRBuilder, name: str, *operands: Value) -> Value:
 class MathFunction(ir.Function):
     """An internal function of a module; ``calls`` counts its uses."""
 
-    calls: int = 0
+    __slots__ = ("calls",)
 
-    @property
-    def instructions(self) -> int:
-        return sum(len(block.instructions) for block in self.blocks)
+    def __init__(self, module: ir.Module, kind: ir.FunctionType, name: str) -> None:
+        super().__init__(module, kind, name)
+        self.calls = 0
 
 
 _INLINED_INSTRUCTIONS = 600
@@ -88,6 +87,7 @@ def emit_call(builder: ir.IRBuilder, name: str, *operands: Value) -> Value:
         function.attributes.add("nounwind")
         inner = ir.IRBuilder(function.append_basic_block("entry"))
         inner.ret(emit_inline(inner, name, *function.args))
+    assert isinstance(function, MathFunction)
     function.calls += 1
     if function.calls * function.instructions > _INLINED_INSTRUCTIONS:
         function.attributes.add("noinline")

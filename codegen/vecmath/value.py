@@ -12,11 +12,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from llvmlite import ir
+from .. import llvm as ir
 
 Number = int | float
 Value: TypeAlias = Any
-"""An ``ir.Value``: llvmlite is untyped, its builder methods seem to return None and values to have no type."""
+"""A value that may be any: results of builder methods, of which the operators here do not look at the kind."""
 _CONTRACT = ("contract",)
 
 
@@ -311,7 +311,7 @@ def unless_any(mask: V, usual: tuple[V, ...], rare: Callable[[], tuple[V, ...]])
     """``usual``, or ``rare()`` (computed behind a branch) when ``mask`` holds in any lane."""
     builder = mask.builder
     before = builder.block
-    with builder.if_then(any_lane(mask), likely=False):
+    with builder.if_then(any_lane(mask), unlikely=True):
         replacements = rare()
         inside = builder.block
     merged: list[V] = []
