@@ -20,6 +20,7 @@ from .engine import Engine, make_engine
 from .frontend.reading import Model, read_model
 from .lazy import Shapes, callable_of
 from .ops.registry import all_ops, is_supported
+from .overrides import no_effect
 from .setup import Setup
 from .staged import Stage, StagedGraph
 
@@ -33,6 +34,8 @@ def read(model: Model, engine: Engine, shapes: Shapes) -> tuple[Interface, Stage
 def optimized(graph: Graph, engine: Engine) -> tuple[Interface, StagedGraph]:
     """The interface of a graph, and what plans it."""
     engine.dump.graph("graph", graph)
+    for name in sorted(engine.config.node.keys() - engine.named(graph.nodes)):
+        engine.notices.add(no_effect(name, "it stands in a function, or is an operator that is replaced by others"))
     staged = StagedGraph(engine.optimize(graph), engine)
     numbers = tuple(i for i, name in enumerate(graph.inputs) if name in staged.known)
     inputs, outputs = (tuple(_spec(graph, name) for name in names) for names in (graph.inputs, graph.outputs))

@@ -407,7 +407,8 @@ layout = "plain"
 
 An option of a node beats the one of its operator type, which beats the global one; the extents of a tile merge one by one.
 An unknown key, operator type or node name is an error that names the nearest known one. A node that a pass has folded into another
-one (a BatchNormalization into its Conv) has no kernel that its options could change.
+one (a BatchNormalization into its Conv), or that is part of the kernel of another one (the Relu after a Conv), has no kernel that its options
+could change: a `ConfigWarning` names the node and the reason, when the plan is made and when it comes from the cache.
 
 Options of a node or operator type are checked against the schedules of its kernels when they are planned: what a schedule cannot do is
 refused, with what is legal. Options for all kernels act where they can. Tables `[tuned...]` are what `loopnest tune` found; everything

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from ..codegen.target import Target
-from ..ir.graph import Graph
+from ..ir.graph import Graph, Node
 from ..runtime.arrays import ArrayCache
 from ..runtime.buffers import Workspaces
 from ..runtime.compile_report import CompileReport
@@ -15,6 +16,8 @@ from . import progress
 from .config import Config
 from .dump import Dump
 from .kernels import Kernels
+from .notices import Notices
+from .overrides import no_effect
 from .packing import PackedConstants
 from .passes import passes_of, run_passes
 from .plan import Plan, make_plan, stages_of
@@ -31,6 +34,8 @@ class Engine:
     workspaces: Workspaces = field(default_factory=Workspaces)
     arrays: ArrayCache | None = None
     packs: PackedConstants = field(init=False)
+    notices: Notices = field(default_factory=Notices)
+    """What is to be told of the configuration, about the model and the plans made so far."""
 
     def __post_init__(self) -> None:
         files = self.kernels.cache.files if self.kernels.cache else None
@@ -46,14 +51,33 @@ class Engine:
 
     def optimize(self, graph: Graph) -> Graph:
         """The passes of the optimization level: once on the model as it comes, again when shapes are concrete."""
+        left = self.named(graph.nodes)
+
+        def report(name: str, changed: Graph) -> None:
+            nonlocal left
+            self.dump.graph(name, changed)
+            left = self.remaining(left, changed.nodes, f"the pass {name} put others in its place, or found it needless")
+
         with progress.stage("passes"):
-            return run_passes(graph, passes_of(self.config.opt_level), dump=self.dump.graph, check=self.config.verifies)
+            return run_passes(graph, passes_of(self.config.opt_level), dump=report, check=self.config.verifies)
+
+    def named(self, nodes: Iterable[Node]) -> set[str]:
+        """The nodes, or nodes of their bodies, that the configuration has options for, by name."""
+        return self.config.node.keys() & _node_names(nodes) if self.config.node else set()
+
+    def remaining(self, before: set[str], after: Iterable[Node], reason: str) -> set[str]:
+        """Those of ``before`` that are ``after``; notes of each other one that its options have no effect."""
+        left = before & self.named(after)
+        self.notices.add(*(no_effect(name, reason) for name in sorted(before - left)))
+        return left
 
     def plan(self, graph: Graph) -> Plan:
         """The plan of a graph whose types are all concrete. Within ``kernels.compiling``, its kernels are compiled meanwhile."""
         optimized = self.optimize(graph)
         with progress.stage("plan"):
             plan = make_plan(optimized, self.target, self.config, self.packs, self.kernels.expect, self.setup.threads)
+        self.notices.add(*plan.notices)
+        self.notices.tell()
         for stage, text in stages_of(plan).items() if self.dump.wanted else ():
             self.dump.text(stage, text)
         return plan
@@ -76,6 +100,13 @@ class Engine:
                 kernel = self.kernels.compile(request)
                 text = f"# {digest[:12]}: {' '.join(request.nodes.split())}\n{request.source.text}"
                 self.dump.kernel(digest, {"py": text, "ll": kernel.llvm(), "s": kernel.assembly()})
+
+
+def _node_names(nodes: Iterable[Node]) -> set[str]:
+    """The names of nodes and of those in their bodies."""
+    return {
+        name for node in nodes for name in (node.name, *(n.name for b in node.bodies for part in b.walk() for n in part.nodes))
+    }
 
 
 def make_engine(

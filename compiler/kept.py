@@ -23,6 +23,7 @@ from ..runtime.plans import KeptInterface, KeptPlan, PlanCache
 from ..runtime.records import CacheKey, nearest
 from ..runtime.versions import version_of
 from .content import Content
+from .notices import Notices
 from .setup import Setup
 
 if TYPE_CHECKING:
@@ -95,12 +96,13 @@ class KeptModel:
             return None
         return found
 
-    def keep_plan(self, key: Key, runner: Direct) -> None:
-        """Stores a plan that was made."""
+    def keep_plan(self, key: Key, runner: Direct, notices: Notices) -> None:
+        """Stores a plan that was made, with what was told of the configuration."""
         plan_key = self.plan_key(key)
         if plan_key is not None and self.content.is_unchanged():
             native = runner.native
-            self._plans.put(plan_key, PlanData(key, runner.picks, native.program), native.constants, self.arrays)
+            data = PlanData(key, runner.picks, native.program)
+            self._plans.put(plan_key, data, native.constants, self.arrays, notices.as_data())
 
     def explain(self, key: Key, external: Sequence[str]) -> str | None:
         """Why the cache has no plan for inputs of this key: the first part of its key that differs from that of the nearest plan there is.

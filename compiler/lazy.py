@@ -29,6 +29,7 @@ from ..runtime.plans import KeptPlan
 from ..runtime.program import TensorSpec
 from . import progress
 from .kept import KeptModel, Shapes
+from .notices import Notices
 from .setup import Setup
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ class LazyPlanner:
     _kept: KeptModel | None = None
     _interface: Interface | None = None
     _staged: StagedGraph | None = None
+    _notices: Notices = field(default_factory=Notices)
 
     @property
     def interface(self) -> Interface:
@@ -77,14 +79,16 @@ class LazyPlanner:
             with self._looking():
                 found = self._kept.plan(key, interface)
             if found is not None:
+                Notices.of(found.notices).tell()
                 return self._bound(found)
         staged = self._staged or self._read()[1]
         from .staged import Stage
 
+        staged.engine.notices = Notices(dict(self._notices.found))
         runner = Stage.make(staged, values).runner
         if self._kept is not None and isinstance(runner, Direct):
             with self._looking():
-                self._kept.keep_plan(key, runner)
+                self._kept.keep_plan(key, runner, staged.engine.notices)
         return runner
 
     @contextmanager
@@ -130,7 +134,7 @@ class LazyPlanner:
                 kept.keep_interface(interface, tuple(files))
         if kept is not None:
             kept.content.forget()
-        self._interface, self._staged, self.model = known or interface, staged, b""
+        self._interface, self._staged, self.model, self._notices = known or interface, staged, b"", engine.notices
         return interface, staged
 
 

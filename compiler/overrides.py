@@ -1,9 +1,9 @@
-"""Options of nodes and operator types against the schedules that there are: refused with the reason and what is legal."""
+"""Options of nodes and operator types against the kernels that there are: what schedules cannot do is refused with the reason and what is
+legal; of a node that has no kernel of its own, the user is told."""
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Container, Mapping
+from collections.abc import Container, Iterator, Mapping, Sequence
 
 from ..codegen.target import Target
 from ..ir.errors import ConfigError
@@ -12,14 +12,14 @@ from .algorithms import algorithm_of, legal_algorithms
 from .choices import Choices, IllegalChoice
 from .config import Config, NodeOptions
 from .group import Group
+from .notices import ConfigWarning, Notices, TuningWarning
 from .tensor import Tensor
-from .tuning.entries import TuningWarning
 
 SCHEDULED = ("tile.m", "tile.n", "tile.k", "order", "tasks", "unroll", "prefetch")
 """The options that schedules ask for."""
 
 
-def without_illegal(error: IllegalChoice, anchor: Node, options: NodeOptions, config: Config) -> NodeOptions:
+def without_illegal(error: IllegalChoice, anchor: Node, options: NodeOptions, config: Config, notices: Notices) -> NodeOptions:
     """``options`` without the one that a schedule cannot do: a global one acts where it can, a tuned one is warned of.
 
     Raises ``ConfigError`` for one that a table for the node or its operator type sets.
@@ -29,7 +29,7 @@ def without_illegal(error: IllegalChoice, anchor: Node, options: NodeOptions, co
     if scope:
         raise ConfigError(f"{scope}.{error} (node {anchor.name or anchor.outputs[0]!r})") from None
     if config.given(name) is None:
-        warnings.warn(f"the tuned {error} is ignored (node {anchor.name or anchor.outputs[0]!r})", TuningWarning, stacklevel=2)
+        notices.add(TuningWarning(f"the tuned {error} is ignored (node {anchor.name or anchor.outputs[0]!r})"))
     return options.without(name)
 
 
@@ -60,3 +60,25 @@ def check_overrides(
             raise ConfigError(
                 f"{own}.{name} = {options.given(name)!r}: the kernel of {group.title} has no such choice; it chooses {there}"
             )
+
+
+def ineffective(groups: Sequence[Group], kernels: Sequence[Group], config: Config) -> Iterator[ConfigWarning]:
+    """Says of each node of ``groups`` with a table of its own why that changes no kernel; ``kernels`` are the groups that have one."""
+    own = {group.anchor.name for group in kernels}
+    for group in groups:
+        for node in group.nodes:
+            if node.name not in config.node or node.name in own:
+                continue
+            anchor = group.anchor
+            if node is anchor:
+                yield no_effect(node.name, f"its {node.op} needs no kernel: what it makes is seen or written where it lies")
+            else:
+                named = f'node."{anchor.name}"' if anchor.name else f"the {anchor.op} that makes {anchor.outputs[0]!r}"
+                yield no_effect(
+                    node.name, f"its {node.op} is part of the kernel of {named} ({group.title}), whose options decide"
+                )
+
+
+def no_effect(name: str, reason: str) -> ConfigWarning:
+    """What is said of a node whose table changes nothing."""
+    return ConfigWarning(f'the options of node."{name}" have no effect: {reason}')

@@ -27,7 +27,8 @@ from .kernels import KernelRequest, kernel_key
 from .layout import LaidOut, assign_layouts
 from .likeness import Lookalikes, likeness, renamed
 from .lowering import Lowered, Lowering
-from .overrides import check_overrides, without_illegal
+from .notices import Notices
+from .overrides import check_overrides, ineffective, without_illegal
 from .packing import PackedConstants, Packer
 from .placement import Places, place_parts
 from .tensor import Tensor
@@ -58,6 +59,7 @@ class Plan:
     kernels: dict[str, KernelRequest]
     constants: tuple[np.ndarray, ...]
     groups: tuple[Group, ...]
+    notices: Notices
 
 
 def make_plan(
@@ -92,6 +94,7 @@ class Planner:
     threads: int = 1
     tuned: Mapping[str, NodeOptions] = field(default_factory=dict[str, NodeOptions])
     """Options by the first output of a group's anchor; what the configuration sets comes first."""
+    notices: Notices = field(default_factory=Notices)
 
     def lay_out(self) -> LaidOut:
         """Groups, and tensors with their layouts."""
@@ -105,7 +108,9 @@ class Planner:
         apart = {id(node) for node in self.graph.nodes if not self.config.for_node(node.op, node.name).fuse}
         groups = fuse(self.graph, allowed=lambda node: id(node) not in apart)
         if self.config.tuned and not self.tuned:
-            self.tuned = tuned_options(self.graph, groups, self.tensors, self.constants, self.target, self.config, self.threads)
+            self.tuned = tuned_options(
+                self.graph, groups, self.tensors, self.constants, self.target, self.config, self.threads, self.notices
+            )
         return assign_layouts(self.graph, groups, self.tensors, self.constants, self.target, self.options)
 
     def options(self, anchor: Node) -> NodeOptions:
@@ -132,6 +137,8 @@ class Planner:
                 source, output = inplace
                 self.places.put(output, source)
                 last[source] = last.pop(output, len(groups))
+        if self.config.node:
+            self.notices.add(*ineffective(laid_out.groups, [step.group for step in steps], self.config))
         return self.assemble(steps, groups)
 
     def inplace(self, group: Group, dying: set[str]) -> tuple[str, str] | None:
@@ -203,7 +210,7 @@ class Planner:
         try:
             lowered = self.lower(group, tensors, options, inplace)
         except IllegalChoice as error:
-            legal = without_illegal(error, group.anchor, options, self.config)
+            legal = without_illegal(error, group.anchor, options, self.config, self.notices)
             return self.new_step(group, tensors, legal, inplace)
         except LoopnestError:
             raise
@@ -271,7 +278,7 @@ class Planner:
             tuple(array.nbytes for array in layout.blobs),
         )
         kernels = {step.key.digest: KernelRequest(step.key, step.source, step.group.node_names) for step in steps}
-        return Plan(program, tuple(steps), kernels, tuple(layout.blobs), tuple(groups))
+        return Plan(program, tuple(steps), kernels, tuple(layout.blobs), tuple(groups), self.notices)
 
     def spec(self, name: str) -> TensorSpec:
         tensor = self.tensors[name]

@@ -112,6 +112,9 @@ class Stage:
         with progress.stage("passes"):
             special = specialize(graph, dict(zip(graph.inputs, inputs, strict=True)), owner.known)
         planned = special.graph
+        engine.remaining(
+            engine.named(graph.nodes), (*planned.nodes, *special.later), "nothing of it is left to compute for these inputs"
+        )
         ready, waiting = _ready(special.later, planned)
         if waiting and set(map(id, graph.nodes)) <= set(map(id, waiting)):
             raise LoopnestError(f"{waiting[0]}: this operator can neither be planned nor run on the host")

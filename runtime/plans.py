@@ -39,11 +39,12 @@ class KeptInterface:
 
 @dataclass(frozen=True)
 class KeptPlan:
-    """A plan, its kernels by digest, and its constants."""
+    """A plan, its kernels by digest, its constants, and what the user was told when it was made: kinds and texts."""
 
     data: PlanData
     kernels: Mapping[str, CacheEntry]
     constants: Sequence[np.ndarray]
+    notices: Sequence[Sequence[str]] = ()
 
 
 class PlanCache:
@@ -65,7 +66,7 @@ class PlanCache:
         found = self.files.read(_name(key), lambda file: _read_plan(key, file))
         if found is None:
             return None
-        data, constants = found
+        data, constants, notices = found
         mapped = [place for place in constants if isinstance(place, tuple)]
         wait = in_threads(lambda place: arrays.get(*place), mapped)
         kernels = {digest: entry for digest in data.program.kernels if (entry := self.kernels.find(digest)) is not None}
@@ -73,10 +74,18 @@ class PlanCache:
         blobs = [_flat(made[place[0]]) if isinstance(place, tuple) else place for place in constants]
         if len(kernels) < len(data.program.kernels) or any(blob is None for blob in blobs):
             return None
-        return KeptPlan(data, kernels, [blob for blob in blobs if blob is not None])
+        return KeptPlan(data, kernels, [blob for blob in blobs if blob is not None], notices)
 
-    def put(self, key: CacheKey, data: PlanData, constants: Sequence[np.ndarray], arrays: ArrayCache) -> None:
-        """Stores a plan, and those of its large constants that are not mapped from ``arrays``; nothing where they do not find room."""
+    def put(
+        self,
+        key: CacheKey,
+        data: PlanData,
+        constants: Sequence[np.ndarray],
+        arrays: ArrayCache,
+        notices: Sequence[Sequence[str]] = (),
+    ) -> None:
+        """Stores a plan, what the user was told of it, and those of its large constants that are not mapped from ``arrays``; nothing where
+        they do not find room."""
         places: list[dict[str, Any]] = []
         inline: list[bytes | memoryview] = []
         at = 0
@@ -92,7 +101,9 @@ class PlanCache:
             if array_key is None:
                 return
             places.append({"key": array_key.parts, "nbytes": blob.nbytes})
-        self.files.write(_name(key), _PLAN.encode(key, {"plan": data.to_dict(), "constants": places}, inline))
+        self.files.write(
+            _name(key), _PLAN.encode(key, {"plan": data.to_dict(), "constants": places, "notices": notices}, inline)
+        )
 
     def bring_driver(self) -> None:
         """Spares this process, or the next one, compiling the driver (``driver.py``), which all plans need. Raises ``LinkError``."""
@@ -147,8 +158,10 @@ def _read_driver(key: CacheKey, file: BinaryIO) -> bytes:
     return data[_DRIVER.decode_for(key, data).body :]
 
 
-def _read_plan(key: CacheKey, file: BinaryIO) -> tuple[PlanData, list[np.ndarray | tuple[CacheKey, int]]]:
-    """A plan, and of each constant the bytes, or the key and size of an array."""
+def _read_plan(
+    key: CacheKey, file: BinaryIO
+) -> tuple[PlanData, list[np.ndarray | tuple[CacheKey, int]], list[tuple[str, str]]]:
+    """A plan, of each constant the bytes, or the key and size of an array, and what is told of it."""
     data = file.read()
     record = _PLAN.decode_for(key, data)
     body, _ = aligned_empty((len(data) - record.body,), np.dtype(np.uint8), len(data) - record.body)
@@ -156,6 +169,7 @@ def _read_plan(key: CacheKey, file: BinaryIO) -> tuple[PlanData, list[np.ndarray
     try:
         plan = PlanData.from_dict(record.fields["plan"])
         constants: list[np.ndarray | tuple[CacheKey, int]] = []
+        notices = [(str(kind), str(text)) for kind, text in record.fields["notices"]]
         for item, nbytes in zip(record.fields["constants"], plan.program.constants, strict=True):
             if item["nbytes"] != nbytes or ("at" in item and not 0 <= item["at"] <= body.size - nbytes):
                 raise ValueError("a constant has another size")
@@ -163,4 +177,4 @@ def _read_plan(key: CacheKey, file: BinaryIO) -> tuple[PlanData, list[np.ndarray
             constants.append(body[item["at"] : item["at"] + nbytes] if inline else (CacheKey.of(item["key"]), nbytes))
     except (*MALFORMED, VerificationError) as error:
         raise Damaged(f"it is malformed: {error!r}") from None
-    return plan, constants
+    return plan, constants, notices

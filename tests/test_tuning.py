@@ -23,8 +23,9 @@ import loopnest
 from benchmarks import cost_model
 from loopnest.codegen.target import resolve
 from loopnest.compiler.cli import main
+from loopnest.compiler.notices import ConfigWarning, TuningWarning
 from loopnest.compiler.tuning import search
-from loopnest.compiler.tuning.entries import SPACE, TuningWarning
+from loopnest.compiler.tuning.entries import SPACE
 from loopnest.compiler.tuning.measure import compare
 from loopnest.compiler.tuning.search import Tuned, _Search
 from loopnest.compiler.tuning.signature import processor_key
@@ -254,6 +255,17 @@ def test_an_entry_that_does_not_fit_is_ignored_with_the_reason(entry: Any, reaso
     assert kernels(found) == kernels(default)
 
 
+def test_what_is_ignored_is_told_of_a_plan_from_the_cache_too(tmp_path: Path) -> None:
+    told = list[list[str]]()
+    for _ in range(2):
+        with pytest.warns(TuningWarning) as caught:
+            found = tuned({"tile": {"m": 99}, "order": "rows"}, cache_dir=str(tmp_path))
+        told.append([str(warning.message) for warning in caught])
+    assert found.compile_report.found == 1
+    assert told[0] == told[1]
+    assert "the tuned tile.m = 99: a tile is whole vectors" in told[0][0]
+
+
 def strided() -> onnx.ModelProto:
     nodes = [
         make_node("Conv", ["x", "w"], ["c"], name="conv", strides=[2, 2], pads=[1, 1, 1, 1]),
@@ -281,6 +293,38 @@ def test_an_override_that_no_schedule_has_is_refused_with_what_is_legal(config: 
     with pytest.raises(loopnest.ConfigError) as caught:
         loopnest.compile(strided(), config=config)
     assert message in str(caught.value)
+
+
+def folded() -> onnx.ModelProto:
+    """Conv, BatchNormalization, Relu, Flatten, and a shape that is computed."""
+    nodes = [
+        make_node("Conv", ["x", "w"], ["c"], name="conv"),
+        make_node("BatchNormalization", ["c", *"sbmv"], ["n"], name="bn"),
+        make_node("Relu", ["n"], ["r"], name="relu"),
+        make_node("Shape", ["r"], ["extents"], name="shape"),
+        make_node("Reshape", ["r", "flat"], ["y"], name="flatten"),
+        make_node("Identity", ["r"], ["z"], name="same"),
+    ]
+    constants = {"w": values(8, 8, 3, 3), **{name: abs(values(8)) + 0.5 for name in "sbmv"}, "flat": np.array([-1, 8])}
+    return make_model(nodes, {"x": (1, 8, 9, 9)}, ["y", "extents", "z"], constants)
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("bn", "the pass fold_batch_norm put others in its place"),
+        ("relu", 'its Relu is part of the kernel of node."conv" (Conv+Relu), whose options decide'),
+        ("shape", "the pass fold_constants put others in its place, or found it needless"),
+        ("flatten", "its Reshape needs no kernel"),
+    ],
+)
+def test_an_override_of_a_node_without_a_kernel_is_told_once_with_the_reason(name: str, reason: str, tmp_path: Path) -> None:
+    config = {"cache_dir": str(tmp_path), "node": {name: {"tasks": 3}, "conv": {"tasks": 2}}}
+    for _ in range(2):  # the second time from the cache
+        with pytest.warns(ConfigWarning) as caught:
+            loopnest.compile(folded(), config=config)
+        (told,) = (str(warning.message) for warning in caught)
+        assert told.startswith(f'the options of node."{name}" have no effect: {reason}'), told
 
 
 # --- all of it ------------------------------------------------------------------------------------------------------------------------

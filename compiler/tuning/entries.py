@@ -13,7 +13,6 @@ An entry that does not fit (any more) is ignored with a ``TuningWarning``: it ma
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
 
@@ -26,6 +25,7 @@ from ..algorithms import legal_algorithms
 from ..config import Config, NodeOptions, Tile
 from ..group import Group
 from ..layout import assign_layouts
+from ..notices import Notices, TuningWarning
 from ..tensor import Tensor
 from .signature import processor_key, signature
 
@@ -37,10 +37,6 @@ CHOSEN = frozenset({"tile", "conv", "order", "tasks", "unroll", "prefetch"})
 """The options that tuning sets."""
 
 
-class TuningWarning(UserWarning):
-    """An entry that tuning made is ignored."""
-
-
 def tuned_options(
     graph: Graph,
     groups: Sequence[Group],
@@ -49,10 +45,11 @@ def tuned_options(
     target: Target,
     config: Config,
     threads: int,
+    notices: Notices,
 ) -> dict[str, NodeOptions]:
     """The options that ``config`` has for the kernels of ``graph`` on this processor with as many threads, by the first output of a group's
-    anchor."""
-    table = entries_for(target, threads, config.tuned)
+    anchor. What does not fit is among the ``notices``."""
+    table = entries_for(target, threads, config.tuned, notices)
     found: dict[str, NodeOptions] = {}
     for name, anchor, laid_out in signatures(graph, groups, tensors, constants, target, config):
         if name in table:
@@ -60,13 +57,13 @@ def tuned_options(
                 options = parse_entry(table[name])
                 _check_algorithm(anchor, laid_out, constants, options, target)
             except ConfigError as error:
-                _warn(name, str(error))
+                notices.add(_ignored(name, str(error)))
             else:
                 found[anchor.outputs[0]] = options
     return found
 
 
-def entries_for(target: Target, threads: int, tuned: Mapping[str, Any]) -> dict[str, Any]:
+def entries_for(target: Target, threads: int, tuned: Mapping[str, Any], notices: Notices | None = None) -> dict[str, Any]:
     """The entries by signature, those of older files first."""
     found: dict[str, Any] = {}
     for place in (processor_key(target), processor_key(target, threads)):
@@ -74,8 +71,8 @@ def entries_for(target: Target, threads: int, tuned: Mapping[str, Any]) -> dict[
         if isinstance(table, Mapping):
             entries = cast("Mapping[str, Any]", table).items()
             found.update((name, entry) for name, entry in entries if not _is_for_others(entry, threads))
-        else:
-            _warn(place, f"expected a table of entries, not {table!r}")
+        elif notices is not None:
+            notices.add(_ignored(place, f"expected a table of entries, not {table!r}"))
     return found
 
 
@@ -127,5 +124,5 @@ def _check_algorithm(
         raise ConfigError(f"conv = {options.conv!r} is not for this kernel; legal: {', '.join(map(repr, legal)) or 'none'}")
 
 
-def _warn(where: str, reason: str) -> None:
-    warnings.warn(f"the tuned entry {where!r} is ignored: {reason}", TuningWarning, stacklevel=3)
+def _ignored(where: str, reason: str) -> TuningWarning:
+    return TuningWarning(f"the tuned entry {where!r} is ignored: {reason}")

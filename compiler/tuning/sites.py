@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections import ChainMap
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -29,7 +28,6 @@ from ..plan import Plan, PlannedStep, Planner, make_plan
 from ..setup import Setup
 from ..staged import Stage
 from ..tensor import Tensor
-from .entries import TuningWarning
 from .signature import signature
 
 
@@ -125,16 +123,14 @@ class Sites:
     def trial(self, site: Site, options: NodeOptions) -> Trial:
         """The kernel made with ``options``, where the configuration does not say otherwise. Raises ``LoopnestError`` where it cannot be."""
         graph, _ = self.engine.planned[site.graph]
-        with ThreadPoolExecutor(1) as pool, warnings.catch_warnings():
-            warnings.simplefilter("error", TuningWarning)
+        with ThreadPoolExecutor(1) as pool:
             planner = self._planner(graph, {site.output: options}, pool)
             laid_out = planner.lay_out()
             group = next(g for g in laid_out.groups if g.anchor.outputs[0] == site.output)
             view = dict(laid_out.views.get(group, {}))
-            try:
-                step = planner.new_step(group, ChainMap(view, planner.tensors), planner.options(group.anchor), None)
-            except TuningWarning as warning:
-                raise ConfigError(str(warning)) from None
+            step = planner.new_step(group, ChainMap(view, planner.tensors), planner.options(group.anchor), None)
+            for notice in planner.notices:
+                raise ConfigError(str(notice))
             constants = {**planner.constants, **planner.packs.arrays()}
         return self._bound(step, planner.tensors, constants)
 
