@@ -171,8 +171,11 @@ class Memory(State):
         b.call(function, [raw, pointer, I32(alignment), self.lanes.mask])
 
     def prefetch(self, buffer: ir.Buffer, index: tuple[ir.Expr, ...], level: int) -> None:
-        """A read of a line to be kept in cache ``level`` and those behind it."""
-        pointer = self.address(buffer, self.value(buffer.offset(index)))
+        """A read of a line, in a vector loop that of the first lane, to be kept in cache ``level`` and those behind it."""
+        form = self.linear_form(buffer.offset(index))
+        if form.step is None:
+            return
+        pointer = self.address(buffer, form.base)
         function = self.intrinsic("llvm.prefetch.p0", ll.VoidType(), [pointer.type, I32, I32, I32])
         self.builder.call(function, [pointer, I32(0), I32(4 - level), I32(1)])
 

@@ -8,7 +8,7 @@ import pytest
 
 import loopnest
 from loopnest.ir import loops as ir
-from tests.graphs import make_model, tensor, values
+from tests.graphs import make_model, onnxruntime, tensor, values
 from tests.kernels import kernels_of
 
 
@@ -51,3 +51,19 @@ def test_few_rows(rows: int, summed: int, columns: int, dtype: type[np.floating]
     model = make_model(nodes, {"x": tensor("x", x.shape, kind)}, ["y"], {"w": w, "b": bias})
     expected = x.astype(np.float64) @ w.astype(np.float64) + bias
     np.testing.assert_allclose(loopnest.compile(model)(x), expected, rtol=0, atol=4 * np.finfo(dtype).eps * summed)
+
+
+@pytest.mark.parametrize("op", ["Softmax", "LogSoftmax", "LayerNormalization"])
+@pytest.mark.parametrize(
+    "shape, ahead", [((5, 103, 513), True), ((37, 8193), True), ((9, 17, 31), False), ((1, 1, 1 << 18), False)]
+)
+def test_the_next_line(op: str, shape: tuple[int, ...], ahead: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    scale = {"scale": values(shape[-1])} if op == "LayerNormalization" else {}
+    model = make_model([oh.make_node(op, ["x", *scale], ["y"], axis=-1)], {"x": shape}, ["y"], scale, opset=18)
+    statements = [stmt for kernel in kernels_of(model, monkeypatch) for stmt in ir.statements(kernel.nest.body)]
+    assert any(isinstance(stmt, ir.Prefetch) for stmt in statements) == ahead
+    feeds = {"x": values(*shape)}
+    for threads in (1, 2):
+        np.testing.assert_allclose(
+            loopnest.compile(model, threads=threads)(**feeds), onnxruntime(model, feeds)[0], rtol=2e-5, atol=2e-6
+        )

@@ -18,11 +18,16 @@ from math import prod
 
 from ...ir import loops as ir
 from ...ir.dtypes import DType
+from ..schedule.reduction import step_of
 from .builder import Builder, neutral
 from .context import Operand, Result
 
 SHORT = 8
 """A line of fewer elements does not fill the vectors."""
+LARGE = 1 << 18
+"""Elements of a tensor that does not stay in the second-level cache."""
+_FAR = 1 << 15
+"""Elements of a line that does not stay there until it is computed with."""
 _CACHED = 4096
 """Elements of scratch memory that lines which are done together may fill: they stay in the first-level cache."""
 
@@ -122,6 +127,18 @@ class Line:
         for stmt in body:
             self.b.emit(stmt)
         return total
+
+    def ahead(self, x: Operand, k: Index) -> None:
+        """In a loop that computes for longer than it reads: asks for element ``k`` of the next line, which memory brings meanwhile."""
+        others = [axis for axis, i in enumerate(self.fixed) if isinstance(i, ir.Var)]
+        short = prod(x.sizes) < LARGE or prod(x.sizes[axis] for axis in self.axes) > _FAR
+        if short or not others or self.lane is not None or not isinstance(k[-1], ir.Var):
+            return
+        at = list(self.at(k))
+        at[others[-1]] = at[others[-1]] + 1
+        for load in ir.walk(x(*at)):
+            if isinstance(load, ir.Load) and step_of(load, k[-1]) == 1:
+                self.b.emit(ir.Prefetch(load.buffer, load.index))
 
     def keep(self, name: str, dtype: DType) -> Kept:
         """Scratch memory for a value for each element."""

@@ -47,6 +47,7 @@ def _standardized(line: Line, x: Operand, epsilon: float) -> tuple[Callable[[Ind
     mean = _mean(line, "x", lambda k: x(*line.at(k)), keep=kept)
 
     def square(k: Index) -> ir.Expr:
+        line.ahead(x, k)
         difference = line.b.let("difference", read(k) - mean)
         return difference * difference
 

@@ -8,16 +8,13 @@ from math import prod
 from ...ir import loops as ir
 from ...ir.graph import Type
 from .builder import Builder
-from .context import Op, Result
+from .context import Op, Operand, Result
 from .infer import InferContext
-from .lines import Index, Line, lines
+from .lines import LARGE, Index, Line, lines
 from .registry import nest
 
 LONG = 256
 """Elements of a line from which on the last ones, fewer than a vector, may be done one by one."""
-LARGE = 1 << 18
-"""Elements of a result that does not stay in the second-level cache: the first store to it takes its time from memory, which computing
-exponentials hides."""
 
 
 def _axis(context: InferContext) -> int:
@@ -40,7 +37,7 @@ def softmax(op: Op, b: Builder) -> None:
         read, kept = line.reader(x)
         highest = line.reduce("highest", "max_fast", lambda k: x(*line.at(k)), keep=kept)
         powers = kept or (line.stored(y) if _streams(line, y) else line.keep("powers", x.dtype))
-        total = line.reduce("total", "add", lambda k: ir.unary("exp_down", read(k) - highest), keep=powers)
+        total = line.reduce("total", "add", _power(line, x, read, highest), keep=powers)
         scale = b.let("scale", 1.0 / total)
         with line.each() as k:
             y.store(line.at(k), powers(k) * scale)
@@ -53,7 +50,7 @@ def log_softmax(op: Op, b: Builder) -> None:
     with lines(b, x, (_axis(op),)) as line:
         read, kept = line.reader(x)
         highest = line.reduce("highest", "max_fast", lambda k: x(*line.at(k)), keep=kept)
-        total = line.reduce("total", "add", lambda k: ir.unary("exp_down", read(k) - highest))
+        total = line.reduce("total", "add", _power(line, x, read, highest))
         shift = b.let("shift", ir.unary("log", total))
         with line.each() as k:
             y.store(line.at(k), (read(k) - highest) - shift)
@@ -71,8 +68,19 @@ def hardmax(op: Op, b: Builder) -> None:
             y.store(line.at(k), ir.select(k[0].eq(first), ir.Const(1.0, y.dtype), 0.0))
 
 
+def _power(line: Line, x: Operand, read: Callable[[Index], ir.Expr], highest: ir.Expr) -> Callable[[Index], ir.Expr]:
+    """exp(x - max) of an element of the line."""
+
+    def power(k: Index) -> ir.Expr:
+        line.ahead(x, k)
+        return ir.unary("exp_down", read(k) - highest)
+
+    return power
+
+
 def _streams(line: Line, y: Result) -> bool:
-    """Whether the exponentials had better lie where the result goes than in memory of their own."""
+    """Whether the exponentials had better lie where the result goes than in memory of their own: the first store to it takes its time,
+    which computing them hides."""
     plain = y.buffer is not None and y.element is y.dtype and line.lane is None
     return plain and ir.hint(line.length) >= LONG and prod(y.sizes) >= LARGE
 
