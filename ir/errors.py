@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+MALFORMED = (KeyError, TypeError, ValueError, IndexError, AttributeError)
+"""What reading data raises that are not as they were written."""
+
 
 class LoopnestError(Exception):
     """Base class of all errors raised by loopnest."""

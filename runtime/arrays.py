@@ -13,9 +13,10 @@ from typing import BinaryIO
 import numpy as np
 
 from ..ir import dtypes
+from ..ir.errors import MALFORMED
 from .buffers import address_of
 from .files import CacheFiles, Damaged
-from .records import MALFORMED, CacheKey, Form
+from .records import CacheKey, Form
 
 PAGE = 4096
 MAPPED_BYTES = 1 << 16

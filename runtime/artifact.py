@@ -10,18 +10,20 @@ too, unless the caller says otherwise. See ``docs/artifact.md``.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from ..ir.errors import ArtifactError, IncompatibleArtifactError
-from .container import Checks, Container, malformed
+from ..ir.errors import MALFORMED, ArtifactError, IncompatibleArtifactError
+from .checksums import Checks, Piece, xxh64
+from .container import Container, malformed
 from .isa import Isa
-from .records import MALFORMED
 
 if TYPE_CHECKING:
     from .model import CompiledModel
+
+Item = TypeVar("Item")
 
 
 def load(
@@ -50,16 +52,17 @@ def load(
         raise ArtifactError(
             f"{artifact.what} has no model to compile other shapes from: give model=, or make it with precompile(..., with_model=True)"
         )
-    parts = artifact.parts
-    checks = artifact.checks(parts[0], weights=verify) if len(parts) == 1 else None  # in other threads, while this one imports
     part = artifact.best_part()
-    checks = checks or artifact.checks(part, weights=verify)
+    artifact.check_code(part)
+    artifact.bring_driver(part)
+    weights = artifact.weight_checks(part) if verify else None  # in other threads, while this one imports and reads plans
 
     from .loaded import Loaded
 
     loaded = Loaded(artifact, part, threads)
     prepared = loaded.parsed()
-    checks.finish()
+    if weights is not None:
+        weights.finish()
     return loaded.callable(prepared, allow_compile=allow_compile, model=model, config=config)
 
 
@@ -136,44 +139,61 @@ class Artifact:
             f"{self.what} is compiled for {listing or 'nothing'}; compile it for an instruction set that all machines have, or for several"
         )
 
-    def checks(self, *parts: ArtifactPart, weights: bool = True) -> Checks:
-        """Begins to compare what ``parts`` use with its checksums. What is linked later is what was compared now."""
+    def check_code(self, part: ArtifactPart) -> None:
+        """Compares programs and machine code with their SHA-256. What is linked later is what was compared now. ``ArtifactError``."""
 
-        def pieces() -> list[tuple[str, memoryview, str]]:
-            for part in parts:
-                for name in {part.entry["code"], part.entry.get("programs", "")} & self.container.views.keys():
-                    self.container.detach(name)
-            return list(self._pieces(parts, weights))
+        def pieces() -> Iterator[Piece]:
+            names = part.entry["code"], part.entry.get("programs", "")
+            for name in {*names} & self.container.views.keys():
+                self.container.detach(name)
+            return self._sections(*names)
 
-        return Checks(self.what, self._guarded(pieces))
+        Checks(self.what, self._guarded(pieces)).finish()
+
+    def bring_driver(self, part: ArtifactPart) -> None:
+        """Spares this process compiling its driver, where the artifact has it; after ``check_code``."""
+        from . import driver
+
+        item = part.entry.get("driver")
+        if item is not None:
+            (code,) = self._guarded(lambda: [self.container.piece(part.entry["code"], item["offset"], item["nbytes"])])
+            driver.bring(str(item["key"]), bytes(code))
+
+    def weight_checks(self, part: ArtifactPart) -> Checks:
+        """Begins to compare the weights that ``part`` uses with their checksums: XXH64, or SHA-256 in artifacts without."""
+        return Checks(self.what, self._guarded(lambda: self._weights([part], fast=True)))
 
     def verify(self) -> None:
-        """Compares everything with its checksums. Raises ``ArtifactError``."""
-        pieces = self._guarded(lambda: [*self._pieces(self.parts, True), *self._sections("model.onnx")])
-        Checks(self.what, pieces).finish()
+        """Compares everything with its SHA-256. Raises ``ArtifactError``."""
 
-    def _guarded(self, pieces: Any) -> list[tuple[str, memoryview, str]]:
+        def pieces() -> Iterator[Piece]:
+            for part in self.parts:
+                yield from self._sections(part.entry["code"], part.entry.get("programs", ""))
+            yield from self._weights(self.parts)
+            yield from self._sections("model.onnx")
+
+        Checks(self.what, self._guarded(pieces)).finish()
+
+    def _guarded(self, items: Callable[[], Iterable[Item]]) -> list[Item]:
         try:
-            return pieces()
+            return list(items())
         except MALFORMED as error:
             raise malformed(self.what, error) from None
 
-    def _pieces(self, parts: Sequence[ArtifactPart], weights: bool) -> Iterator[tuple[str, memoryview, str]]:
-        for part in parts:
-            yield from self._sections(part.entry["code"], part.entry.get("programs", ""))
-        if weights:
-            yield from self._sections("weights")
-            used = {number for part in parts for plan in part.plans for number in plan["constants"]}
-            for number in sorted(used):
-                blob = self.manifest["blobs"][number]
-                if blob["sha256"] is not None:
-                    yield f"blob {number} of its weights", self.blob(number), str(blob["sha256"])
+    def _weights(self, parts: Sequence[ArtifactPart], *, fast: bool = False) -> Iterator[Piece]:
+        yield from self._sections("weights")
+        for number in sorted({number for part in parts for plan in part.plans for number in plan["constants"]}):
+            entry, what, data = self.manifest["blobs"][number], f"blob {number} of its weights", self.blob(number)
+            if fast and "xxh64" in entry:
+                yield Piece(what, data, str(entry["xxh64"]), xxh64)
+            elif entry["sha256"] is not None:
+                yield Piece(what, data, str(entry["sha256"]))
 
-    def _sections(self, *names: str) -> Iterator[tuple[str, memoryview, str]]:
+    def _sections(self, *names: str) -> Iterator[Piece]:
         for name in names:
             section = self.container.sections.get(name)
             if section is not None and section.sha256 is not None:
-                yield f"its section {name}", self.container.views[name], section.sha256
+                yield Piece(f"its section {name}", self.container.views[name], section.sha256)
 
     def blob(self, number: int) -> memoryview:
         """A packed weight; one of ``MALFORMED`` where there is none."""

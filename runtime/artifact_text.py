@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from ..ir.errors import MALFORMED
 from .artifact import Artifact, ArtifactPart
 from .container import malformed
 from .loaded import shapes_text
 from .plan_data import Interface, plan_key
-from .records import MALFORMED
 
 
 def as_text(artifact: Artifact) -> str:

@@ -19,8 +19,9 @@ from glob import glob
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from ..ir.errors import MALFORMED
 from .files import CacheFiles, CacheWarning, Claim, Damaged
-from .records import MALFORMED, CacheKey, Form, nearest
+from .records import CacheKey, Form, nearest
 
 __all__ = ["CacheEntry", "CacheKey", "CacheStats", "CacheWarning", "Claim", "KernelCache", "open_cache", "source_fingerprint"]
 

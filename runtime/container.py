@@ -5,30 +5,23 @@
     sections  each on a page, so that processes share the pages that they map
 
 In a folder, header and manifest are the file ``manifest``, and each section is the file of its name. The manifest is checked when it is
-read; sections when somebody asks (``Checks``), before they use them. See ``docs/artifact.md``.
+read; sections when somebody asks (``checksums.py``), before they use them. ``container_writing.py`` writes it. See ``docs/artifact.md``.
 """
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
 import json
 import mmap
 import os
 import re
-import secrets
-import shutil
 import stat
-import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from struct import Struct
-from typing import Any, BinaryIO, TypeAlias
+from typing import Any
 
-from ..ir.errors import ArtifactError
-from .cpus import available_cpus
-from .records import MALFORMED
+from ..ir.errors import MALFORMED, ArtifactError
+from .checksums import sha256
 
 FORMAT = 2
 """Of the files that are written; files of formats up to this one are read."""
@@ -40,8 +33,6 @@ MANIFEST = "manifest"
 """The file of a folder that has the header and the manifest."""
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9.-]*")
-
-Bytes: TypeAlias = "bytes | memoryview"
 
 
 @dataclass(frozen=True)
@@ -66,10 +57,10 @@ class Container:
     @staticmethod
     def read(path: str | os.PathLike[str]) -> Container:
         """Raises ``ArtifactError`` for what is missing, damaged, truncated or of a newer format."""
-        source = Path(path)
-        what = f"the artifact {str(source)!r}"
+        source = os.fspath(path)
+        what = f"the artifact {source!r}"
         folder = os.path.isdir(source)
-        head = _mapped(what, source / MANIFEST if folder else source)
+        head = _mapped(what, os.path.join(source, MANIFEST) if folder else source)
         number, manifest, end = _manifest(what, head)
         if number == 1:
             from .format1 import upgraded
@@ -81,7 +72,7 @@ class Container:
             raise malformed(what, error) from None
         views: dict[str, memoryview] = {}
         for name, section in sections.items():
-            start, data = (0, _mapped(what, source / name)) if folder else (end + -end % PAGE, head)
+            start, data = (0, _mapped(what, os.path.join(source, name))) if folder else (end + -end % PAGE, head)
             end = start + section.nbytes
             if len(data) < end:
                 raise ArtifactError(f"{what} is truncated: {name} ends at byte {end}, and there are {len(data)}")
@@ -99,99 +90,6 @@ class Container:
         return self.views[name][offset : offset + nbytes]
 
 
-class Checks:
-    """Checksums that are compared while other work goes on, by as many threads as there are processors to spare.
-
-    ``pieces``: what each is, its bytes and its SHA-256 in hexadecimal.
-    """
-
-    def __init__(self, what: str, pieces: Iterable[tuple[str, memoryview, str]]) -> None:
-        self._what = what
-        self._todo = sorted(pieces, key=lambda piece: len(piece[1]))  # the largest are taken first
-        self._damaged: list[str] = []
-        spare = min(available_cpus() - 1, sum(len(data) for _, data, _ in self._todo) >> 21)
-        self._threads = [threading.Thread(target=self._work, name="loopnest-checksum", daemon=True) for _ in range(spare)]
-        for thread in self._threads:
-            thread.start()
-
-    def finish(self) -> None:
-        """Compares what is left. Raises ``ArtifactError`` naming a piece that is not what its checksum is of."""
-        self._work()
-        for thread in self._threads:
-            thread.join()
-        if self._damaged:
-            raise ArtifactError(f"{self._what} is damaged: {min(self._damaged)} does not match its checksum")
-
-    def _work(self) -> None:
-        while self._todo:
-            try:
-                name, data, expected = self._todo.pop()
-            except IndexError:
-                return
-            if hashlib.sha256(data).hexdigest() != expected:
-                self._damaged.append(name)
-
-
-def write(
-    path: str | os.PathLike[str],
-    manifest: Mapping[str, Any],
-    sections: Mapping[str, Sequence[Bytes]],
-    *,
-    unpacked: bool = False,
-    pieced: Iterable[str] = (),
-) -> None:
-    """Writes a file, or with ``unpacked`` a folder, which takes the place of what was there once it is whole.
-
-    A section is given in parts. Those in ``pieced`` get no checksum of their own. Raises ``ArtifactError`` where it cannot be written.
-    """
-    listed = [_described(name, parts, name not in set(pieced)) for name, parts in sections.items()]
-    text = json.dumps({"format": FORMAT, **manifest, "sections": listed}, separators=(",", ":")).encode()
-    head = HEADER.pack(MAGIC, FORMAT, hashlib.sha256(text).digest(), len(text)) + text
-    target = Path(path)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.{secrets.token_hex(8)}.tmp")  # of this call alone
-    try:
-        if unpacked:
-            _write_folder(temporary, target, head, sections)
-        else:
-            with temporary.open("xb") as file:
-                file.write(head)
-                for parts in sections.values():
-                    file.write(bytes(-file.tell() % PAGE))
-                    _write_parts(file, parts)
-            temporary.replace(target)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            shutil.rmtree(temporary) if temporary.is_dir() else temporary.unlink()
-        raise ArtifactError(f"cannot write the artifact {str(target)!r}: {error.strerror or error}") from None
-
-
-def _write_folder(temporary: Path, target: Path, head: bytes, sections: Mapping[str, Sequence[Bytes]]) -> None:
-    temporary.mkdir()
-    (temporary / MANIFEST).write_bytes(head)
-    for name, parts in sections.items():
-        with (temporary / name).open("wb") as file:
-            _write_parts(file, parts)
-    if target.is_dir() and (target / MANIFEST).is_file():  # an artifact gives way; any other folder that is not empty does not
-        old = temporary.with_suffix(".old")
-        target.rename(old)
-        temporary.rename(target)
-        shutil.rmtree(old)
-    else:
-        temporary.rename(target)
-
-
-def _write_parts(file: BinaryIO, parts: Iterable[Bytes]) -> None:
-    for part in parts:
-        file.write(part)
-
-
-def _described(name: str, parts: Sequence[Bytes], whole: bool) -> dict[str, Any]:
-    digest = hashlib.sha256()
-    for part in parts if whole else ():
-        digest.update(part)
-    return {"name": name, "nbytes": sum(map(len, parts)), "sha256": digest.hexdigest() if whole else None}
-
-
 def _section(item: Mapping[str, Any]) -> Section:
     name, nbytes, sha256 = str(item["name"]), item["nbytes"], item["sha256"]
     if not _NAME.fullmatch(name) or name == MANIFEST or not isinstance(nbytes, int) or nbytes < 0:
@@ -199,7 +97,7 @@ def _section(item: Mapping[str, Any]) -> Section:
     return Section(name, nbytes, None if sha256 is None else str(sha256))
 
 
-def _mapped(what: str, path: Path) -> memoryview:
+def _mapped(what: str, path: str) -> memoryview:
     try:
         unwaiting = getattr(os, "O_NONBLOCK", 0)  # as opening a pipe would
         handle = os.open(path, os.O_RDONLY | unwaiting | getattr(os, "O_BINARY", 0))
@@ -222,7 +120,7 @@ def _manifest(what: str, data: memoryview) -> tuple[int, dict[str, Any], int]:
     text = data[HEADER.size : end]
     if len(text) < nbytes:
         raise ArtifactError(f"{what} is truncated: {len(data)} bytes")
-    if hashlib.sha256(text).digest() != checksum:
+    if sha256(text) != checksum.hex():
         raise ArtifactError(f"{what} is damaged: its manifest does not match its checksum")
     try:
         manifest = json.loads(bytes(text))

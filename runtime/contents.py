@@ -15,7 +15,8 @@ from ..ir import dtypes
 from ..ir.errors import ArtifactError
 from . import driver
 from .buffers import aligned
-from .container import Bytes, write
+from .checksums import xxh64
+from .container_writing import Bytes, write
 from .direct import Direct
 from .isa import Isa
 from .model import CompiledModel, Key
@@ -156,6 +157,6 @@ class _Weights:
             start = aligned(self._end)
             self.parts += [bytes(start - self._end), data]
             self._known[identity] = len(self.places)
-            self.places.append({"offset": start, "nbytes": blob.nbytes, "sha256": identity[1]})
+            self.places.append({"offset": start, "nbytes": blob.nbytes, "sha256": identity[1], "xxh64": xxh64(data)})
             self._end = start + blob.nbytes
         return self._known[identity]

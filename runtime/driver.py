@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import ctypes
-import hashlib
+import os
 import platform
 import re
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from .checksums import sha256
 from .entry import supported
 from .forks import Work
 from .linker import LinkError, emit_ir, load_object, tell_symbol
@@ -29,7 +29,8 @@ _RELAX = {"x86_64": _PAUSE, "amd64": _PAUSE, "aarch64": _YIELD, "arm64": _YIELD}
 
 @dataclass(frozen=True)
 class Driver:
-    """The entry points of ``driver.ll``; addresses go in as integers. ``enter`` and ``rerun`` are those of ``entry.ll``, as addresses."""
+    """The entry points of ``driver.ll`` and ``checksum.ll``; addresses go in as integers. ``enter`` and ``rerun`` are those of
+    ``entry.ll``, as addresses."""
 
     run: Callable[[int, int, int, int, int, int], int]
     enter: int
@@ -38,6 +39,7 @@ class Driver:
     team_work: Callable[[int, int], None]
     team_stop: Callable[[int], int]
     team_nbytes: Callable[[int], int]
+    checksum: Callable[[int, int], int]
     _engine: Any
 
 
@@ -92,12 +94,13 @@ def _load() -> Driver:
         team_work=function("loopnest_team_work", None, 2),
         team_stop=function("loopnest_team_stop", ctypes.c_int64, 1),
         team_nbytes=function("loopnest_team_nbytes", ctypes.c_int64, 1),
+        checksum=function("loopnest_checksum", ctypes.c_int64, 2),
         _engine=engine,
     )
 
 
 def _key(text: str) -> str:
-    return hashlib.sha256(f"{sys.platform} {platform.machine()}\n{text}".encode()).hexdigest()
+    return sha256(f"{sys.platform} {platform.machine()}\n{text}".encode())
 
 
 def _text() -> str:
@@ -109,11 +112,12 @@ def _text() -> str:
     relax = f"{declaration}\ndefine internal void @relax() alwaysinline {{\n  {pause}\n  ret void\n}}\n"
     clock = f"@clock = internal constant i32 {time.CLOCK_MONOTONIC}\n"
     entry = _file("entry.ll").replace("{object}", str(object.__basicsize__)) if supported() else ""
-    return _file("driver.ll") + relax + clock + entry
+    return _file("driver.ll") + _file("checksum.ll") + relax + clock + entry
 
 
 def _file(name: str) -> str:
-    return Path(__file__).with_name(name).read_text(encoding="utf-8")
+    with open(os.path.join(os.path.dirname(__file__), name), encoding="utf-8") as file:
+        return file.read()
 
 
 def _tell_symbols(text: str) -> None:

@@ -6,7 +6,7 @@ import ctypes
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from math import prod
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,10 +14,12 @@ from ..ir.errors import InputError, KernelError
 from .buffers import Outputs, Workspaces, address_of, aligned, aligned_empty
 from .driver import AWAIT, MEET, WAKE, driver
 from .entry import Argument, Maker, Runnable, decline, make_entry, make_rerun
-from .profile import Profile, StepTime
 from .program import BufferSpec, Program, Step, TensorSpec
 from .shares import shares
 from .team import Team, team_of
+
+if TYPE_CHECKING:
+    from .profile import Profile
 
 PAGE = 4096
 """Bytes from which outputs start on a cache line. Smaller ones are what ``numpy.empty`` gives, in a third of the time."""
@@ -123,6 +125,8 @@ class Executable:
 
     def profile(self, inputs: Sequence[np.ndarray], repeat: int = 20) -> Profile:
         """Runs ``repeat`` times (after one more to warm up) and takes the median time of each step."""
+        from .profile import Profile, StepTime
+
         stamps = np.zeros((repeat + 1, len(self.program.steps) + 1), np.int64)
         for row in stamps:
             self._call(inputs, None, address_of(row))

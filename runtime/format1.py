@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..ir.errors import ArtifactError
-from .records import MALFORMED
+from ..ir.errors import MALFORMED, ArtifactError
 
 
 def upgraded(what: str, old: Mapping[str, Any]) -> dict[str, Any]:

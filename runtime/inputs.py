@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -57,6 +56,8 @@ class InputBinder:
         for name, value in named.items():
             index = self._index.get(name)
             if index is None:
+                import difflib
+
                 near = difflib.get_close_matches(name, self._index, 1)
                 hint = f" (did you mean {near[0]!r}?)" if near else ""
                 raise InputError(f"the model has no input {name!r}{hint}; its inputs are {self._listing()}")

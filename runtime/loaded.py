@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..ir.errors import InputError, VerificationError
-from . import driver
+from ..ir.errors import MALFORMED, InputError, VerificationError
 from .artifact import Artifact, ArtifactPart
 from .buffers import Workspaces
 from .container import malformed
@@ -21,7 +20,6 @@ from .linker import Linked, LinkError, link
 from .model import CompiledModel, Key, Planner
 from .plan_data import Interface, PlanData, plan_key
 from .program import TensorSpec
-from .records import MALFORMED
 
 if TYPE_CHECKING:
     from .contents import Contents, Part
@@ -53,7 +51,6 @@ class Loaded:
     def callable(self, prepared: PlanData | None, *, allow_compile: bool, model: Any, config: Any) -> CompiledModel:
         """The model, with the plan that was parsed."""
         interface, isa = self.interface, self.part.isa
-        self._guarded(self._bring_driver)
         planner: Planner = partial(_refuse, self.artifact.what, interface.inputs, tuple(self._plans))
         if allow_compile:
             source = self.artifact.model if model is None else model
@@ -113,12 +110,6 @@ class Loaded:
             self._addresses.update(linked.addresses)
         constants = self.constants(data.key)
         return data.runnable(self._addresses, constants, self._threads, workspaces=self._workspaces, keep=self)
-
-    def _bring_driver(self) -> None:
-        item = self.part.entry.get("driver")
-        if item is not None:
-            code = self.artifact.container.piece(self.part.entry["code"], item["offset"], item["nbytes"])
-            driver.bring(str(item["key"]), bytes(code))
 
     def _guarded(self, step: Any) -> Any:
         try:

@@ -17,11 +17,11 @@ from .entry import Argument, decline
 from .forks import Work, brief_lock
 from .inputs import InputBinder, Value
 from .isa import Isa
-from .profile import Profile
 from .program import TensorSpec
 
 if TYPE_CHECKING:
     from .artifact import Artifact
+    from .profile import Profile
 
 
 class Runner(Protocol):

@@ -36,7 +36,7 @@ class PlanData:
 
     @staticmethod
     def from_dict(data: Mapping[str, Any]) -> PlanData:
-        """What ``to_dict`` described, after JSON or not; raises one of ``records.MALFORMED`` or ``VerificationError`` for anything else."""
+        """What ``to_dict`` described, after JSON or not; raises one of ``errors.MALFORMED`` or ``VerificationError`` for anything else."""
         return PlanData(plan_key(data), tuple(data["picks"]), Program.from_dict(data["program"]))
 
     def check(self, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], values: Sequence[int]) -> None:
@@ -90,7 +90,7 @@ class Interface:
     def from_dict(data: Mapping[str, Any], spec: Callable[[Mapping[str, Any]], TensorSpec] = tensor_spec) -> Interface:
         """What ``to_dict`` described, after JSON or not, inputs and outputs read by ``spec``.
 
-        Raises one of ``records.MALFORMED`` for anything else.
+        Raises one of ``errors.MALFORMED`` for anything else.
         """
         inputs, outputs = (tuple(map(spec, data[side])) for side in ("inputs", "outputs"))
         values = tuple(data["value_inputs"])

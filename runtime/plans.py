@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from ..ir.errors import VerificationError
+from ..ir.errors import MALFORMED, VerificationError
 from . import driver
 from .arrays import MAPPED_BYTES, ArrayCache, bytes_of
 from .buffers import aligned, aligned_empty
@@ -22,7 +22,7 @@ from .files import CacheFiles, Damaged
 from .parallel import in_threads
 from .plan_data import Interface, PlanData
 from .program import ALIGNMENT, TensorSpec
-from .records import MALFORMED, CacheKey, Form
+from .records import CacheKey, Form
 
 _INTERFACE = Form(b"LOOPNEST MODEL 1", "model")
 _DRIVER = Form(b"LOOPNEST DRIVER1", "driver")

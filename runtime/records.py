@@ -17,11 +17,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, cast
 
+from ..ir.errors import MALFORMED
 from .files import Damaged
 
 _HEADER = struct.Struct("<16s32sI")
-MALFORMED = (KeyError, TypeError, ValueError, IndexError, AttributeError)
-"""What reading data raises that are not as they were written."""
 
 
 @dataclass(frozen=True)

@@ -195,13 +195,12 @@ def test_a_flipped_bit_is_found_in_every_region(saved: tuple[Path, dict[int, np.
 def test_no_damaged_code_is_linked(
     saved: tuple[Path, dict[int, np.ndarray]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Neither when code nor when weights are damaged."""
+    """Neither when code nor when weights are damaged, which the driver finds: its code is sound then."""
 
     def never(*_: Any) -> None:
         raise AssertionError("linked")
 
     monkeypatch.setattr(loaded, "link", never)
-    monkeypatch.setattr(driver, "bring", never)
     read = Artifact.read(saved[0])
     for section, verify in (("code", False), ("programs", False), ("weights", True)):
         name = read.parts[0].entry.get(section, section)
@@ -211,7 +210,9 @@ def test_no_damaged_code_is_linked(
             data[data.rindex(view)] ^= 1
             return data
 
-        with pytest.raises(ArtifactError, match=f"damaged: .*{section}.* does not match its checksum"):
+        with monkeypatch.context() as patched, pytest.raises(ArtifactError, match=f"damaged: .*{section}.* does not match"):
+            if section != "weights":
+                patched.setattr(driver, "bring", never)
             loopnest.load(damaged(saved[0], tmp_path, flip), verify=verify)
 
 

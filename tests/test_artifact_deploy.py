@@ -104,6 +104,8 @@ def test_linux_and_llvm_agree_on_what_the_processor_has() -> None:
     flags, host = isa.linux_flags(), llvm.get_host_cpu_features()
     for feature in {feature for known in ahead.ISAS for feature in known.requires} if flags else ():
         assert (isa.LINUX_NAMES[feature] in flags) == host.get(feature, False), feature
+    for feature, name in isa.LINUX_NAMES.items():
+        assert name not in flags or host.get(feature, feature == "neon"), feature
 
 
 def test_weights_that_are_equal_are_stored_once(several: Path) -> None:
