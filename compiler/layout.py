@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
+from math import prod
 
 import numpy as np
 
@@ -32,7 +33,11 @@ CONVOLUTIONS = frozenset({"Conv", "ConvTranspose"})
 POOLING = frozenset({"MaxPool", "AveragePool", "LpPool", "GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool"})
 """Reductions that read and write by logical index, channel by channel."""
 CHANNEL_MOVES = frozenset({"Concat", "Split"})
-"""Operators that move whole channels: with whole blocks, they work on blocks as on anything else."""
+"""Operators that move whole channels: with whole blocks, they work on blocks as on anything else; Concat can move parts of blocks too."""
+LINE = 64
+"""Bytes of a cache line."""
+MIN_USES = 128
+"""Products that each element of an image takes part in, from which on blocks of channels made for one convolution pay."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +103,7 @@ class _Layouts:
         blocked = [n for n in group.inputs if self.tensors[n].layout.block]
         if anchor.op in CHANNEL_MOVES:
             together = set(blocked) == set(self.moved(anchor)) - self.constants.keys()
-            return self.block if blocked and together and self.whole_blocks(group) else 0
+            return self.block if blocked and together and (self.whole_blocks(group) or self.joined_for_blocks(group)) else 0
         size = [self.tensors[n].nbytes for n in blocked]
         other = [
             self.tensors[n].nbytes
@@ -126,7 +131,7 @@ class _Layouts:
             if node.op in CONVOLUTIONS:
                 if len(node.inputs) > 2 and node.inputs[2] and node.inputs[2] not in self.constants:
                     return False
-            elif not self.pools(node) and (definition is None or definition.kind != "pointwise"):
+            elif node.op != "Concat" and not self.pools(node) and (definition is None or definition.kind != "pointwise"):
                 return False
         return True
 
@@ -180,6 +185,22 @@ class _Layouts:
             channels += split_sizes(self.shapes(node, values))
         return all(count % self.block == 0 for count in channels)
 
+    def joined_for_blocks(self, group: Group) -> bool:
+        """Whether a Concat along the channels is only read by what reads blocks: those are made at once then, of parts of blocks."""
+        node = group.anchor
+        if node.op != "Concat" or int(node.attrs.get("axis", 0)) % len(self.tensors[node.inputs[0]].shape) != 1:  # type: ignore[arg-type]
+            return False
+        made = set(group.outputs)
+        readers = [reader for reader in self.groups if made & set(reader.inputs)]
+        return not made & set(self.graph.outputs) and all(
+            self.by_index(reader) and reader.anchor.op not in CHANNEL_MOVES for reader in readers
+        )
+
+    def joins_parts(self, group: Group) -> bool:
+        """Whether a group joins channels in blocks, not all of which are whole: it reads and writes by logical index."""
+        node = group.anchor
+        return node.op == "Concat" and bool(self.tensors[node.outputs[0]].layout.block) and not self.whole_blocks(group)
+
     def moved(self, node: Node) -> tuple[str, ...]:
         """The inputs whose channels a Concat or Split moves."""
         return node.inputs if node.op == "Concat" else node.inputs[:1]
@@ -193,7 +214,8 @@ class _Layouts:
             for name in group.inputs:
                 pads = self.pads(group, name)
                 if pads is None:
-                    if not self.by_index(group) or (group.anchor.op in CHANNEL_MOVES and not self.joins_images(group)):
+                    moves = group.anchor.op in CHANNEL_MOVES
+                    if not self.by_index(group) or (moves and not self.joins_images(group) and not self.joins_parts(group)):
                         others.add(name)
                 elif any(p or q for p, q in pads):
                     have = wanted.setdefault(name, [(0, 0)] * len(pads))
@@ -221,7 +243,7 @@ class _Layouts:
     def joins_images(self, group: Group) -> bool:
         """Whether a group only joins or cuts the channels of one image, all in one layout."""
         node = group.anchor
-        if node.op not in CHANNEL_MOVES or len(group.nodes) > 1:
+        if node.op not in CHANNEL_MOVES or len(group.nodes) > 1 or self.joins_parts(group):
             return False
         names = [n for n in (*group.inputs, *group.outputs) if n in group.outputs or n in self.moved(node)]
         shapes = [self.tensors[n].shape for n in names]
@@ -231,7 +253,8 @@ class _Layouts:
 
     def surrounds(self, group: Group) -> bool:
         """Whether a group can write a halo around its outputs: by itself, or because the parts that it joins or cuts have it."""
-        return self.joins_images(group) if group.anchor.op in CHANNEL_MOVES else self.by_index(group)
+        moves = group.anchor.op in CHANNEL_MOVES and not self.joins_parts(group)
+        return self.joins_images(group) if moves else self.by_index(group)
 
     def pads(self, group: Group, name: str) -> list[tuple[int, int]] | None:
         """How far a convolution reads a value before its first and behind its last element; None for any other reader."""
@@ -279,14 +302,14 @@ class _Layouts:
         pads = self.pads(group, name)
         if pads is not None:
             grouped = int(anchor.attrs.get("group", 1)) > 1  # type: ignore[arg-type]
-            blocked = grouped or bool(self.algorithm(group).transforms)
+            blocked = grouped or bool(self.algorithm(group).transforms) or self.pays_in_blocks(group, name)
             block = 0 if not out.layout.block else self.block if blocked else tensor.layout.block
             have = tensor.layout.halo or ((0, 0),) * len(pads)
             if block == tensor.layout.block and all(a >= p and b >= q for (a, b), (p, q) in zip(have, pads, strict=True)):
                 return tensor.layout
             return Layout(block, tuple(pads) if any(p or q for p, q in pads) else ())
         if anchor.op in CHANNEL_MOVES and name in self.moved(anchor):
-            return out.layout
+            return tensor.layout if self.joins_parts(group) and tensor.layout.block else out.layout
         if not out.layout.block:
             return PLAIN if not self.by_index(group) or tensor.layout.block else tensor.layout
         if tensor.layout.block or tensor.shape == () or name in self.weights(group):
@@ -297,6 +320,16 @@ class _Layouts:
         if tensor.shape == out.shape or (len(tensor.shape) == len(out.shape) and out.shape[1] % self.block):
             return Layout(self.block)
         return tensor.layout
+
+    def pays_in_blocks(self, group: Group, name: str) -> bool:
+        """Whether a convolution gains more by reading whole blocks of channels than it costs to make them. Each channel of a plain image is
+        a line of its own; those of many channels, and the weights, exceed the first cache."""
+        node = group.anchor
+        image, weights, result = (self.tensors[n] for n in (name, node.inputs[1], node.outputs[0]))
+        if node.op != "Conv" or image.shape[1] % self.block or 3 * LINE * image.shape[1] < self.target.l1:
+            return False
+        uses = weights.shape[0] * prod(weights.shape[2:]) * prod(result.shape[2:])
+        return uses >= MIN_USES * prod(image.shape[2:])
 
     def weights(self, group: Group) -> set[str]:
         return set(group.anchor.inputs[1:]) if group.anchor.op in CONVOLUTIONS else set()
@@ -323,6 +356,8 @@ class _Layouts:
     def view(self, group: Group) -> dict[str, Tensor]:
         """Tensors seen in another shape of the same memory, where that makes the loops longer or the layout plain."""
         names = (*group.inputs, *group.outputs)
+        if self.joins_parts(group):
+            return {}
         if group.anchor.op in CHANNEL_MOVES:
             return {
                 n: Tensor(n, self.tensors[n].dtype, self.tensors[n].physical) for n in names if not self.tensors[n].layout.plain

@@ -102,6 +102,7 @@ class _Placement:
             and prod(tensor.shape[:axis]) == 1
             and (axis == 1 or not tensor.layout.block)
             and (axis <= 1 or not tensor.layout.halo)
+            and not any(tensor.layout.block and piece.shape[1] % tensor.layout.block for piece in pieces[:-1])
             and all(piece.layout == tensor.layout for piece in pieces)
             and sum(piece.nbytes for piece in pieces) == tensor.nbytes
         )

@@ -63,3 +63,49 @@ def test_what_follows_a_join_in_place_is_apart(batch: int) -> None:
     found = steps(nodes, {"x": values(batch, 16, 9, 9)}, constants)
     if batch == 1:
         assert found == ["Conv", "Conv", "Conv+Add", "Conv", "Identity"]
+
+
+@pytest.mark.parametrize(
+    ("channels", "filters", "blocks"), [(1024, 512, True), (1024, 128, False), (1017, 512, False), (24, 512, False)]
+)
+@pytest.mark.parametrize("batch", [1, 2])
+def test_wide_images_are_read_in_blocks_where_much_is_read(channels: int, filters: int, blocks: bool, batch: int) -> None:
+    """Of many channels that come one by one, blocks are made first, unless few filters read them, or some channels would be left over."""
+    constants = {"w": values(filters, channels, 1, 1) / channels}
+    found = steps([n("Conv", "x w", "y", strides=[2, 2])], {"x": values(batch, channels, 8, 16)}, constants)
+    assert found.count(CONVERSION) == 1 + blocks
+
+
+@pytest.mark.parametrize("channels", [(9, 15), (12, 12), (33, 58), (17, 31, 8), (10, 8, 14), (8, 9, 15)])
+@pytest.mark.parametrize("batch", [1, 2])
+def test_parts_of_blocks_are_joined_in_blocks(channels: tuple[int, ...], batch: int) -> None:
+    """GhostNet: channels that are not whole blocks are joined for convolutions, one of them read with a halo before and all after."""
+    every = sum(channels)
+    nodes = [
+        *(n("Conv", f"x w{i}", f"a{i}") for i in range(len(channels))),
+        n("Conv", "a0 d", "b", group=channels[0], pads=[1] * 4),
+        n("Concat", " ".join(f"a{i}" for i in range(len(channels))), "c", axis=1), n("Relu", "c", "r"),
+        n("Conv", "r e", "s", group=every, pads=[2] * 4), n("Conv", "r u", "t"), n("Conv", "b v", "p"), n("Conv", "s u", "q"),
+        n("Add", "p q", "z"), n("Add", "z t", "y"),
+    ]  # fmt: skip
+    constants = {f"w{i}": values(c, 5, 1, 1, seed=i) for i, c in enumerate(channels)}
+    constants |= {
+        "d": values(channels[0], 1, 3, 3), "e": values(every, 1, 5, 5), "u": values(8, every, 1, 1) / every,
+        "v": values(8, channels[0], 1, 1),
+    }  # fmt: skip
+    found = steps(nodes, {"x": values(batch, 5, 7, 9)}, constants)
+    assert found.count(CONVERSION) == 1 and found[-1] == CONVERSION
+
+
+def test_parts_of_blocks_that_a_reshape_reads_are_joined_plain() -> None:
+    """ShuffleNet: what exchanges channels reads them one by one, so they are written that way, where they are joined."""
+    nodes = [
+        n("Conv", "x w", "a"), n("Conv", "x v", "b"), n("Concat", "a b", "c", axis=1), n("Reshape", "c shape", "r"),
+        n("Transpose", "r", "y", perm=[0, 2, 1, 3, 4]),
+    ]  # fmt: skip
+    constants = {
+        "w": values(12, 8, 1, 1, seed=1),
+        "v": values(12, 8, 1, 1, seed=2),
+        "shape": np.array([1, 2, 12, 5, 9], np.int64),
+    }
+    assert "Concat" not in steps(nodes, {"x": values(1, 8, 5, 9)}, constants)

@@ -9,7 +9,7 @@ from ...ir import loops as ir
 from ...ir.graph import TensorType, Type
 from ..schedule.strided import strided_loops
 from .builder import Builder
-from .context import Op
+from .context import Op, Operand, Result
 from .infer import InferContext
 from .registry import injective, nest
 
@@ -32,10 +32,34 @@ def concat(op: Op, b: Builder) -> None:
     start = 0
     for number in range(op.n_inputs):
         x = op.input(number)
-        if all(x.sizes):
+        if y.block:
+            join_blocks(b, x, y, start)
+        elif all(x.sizes):
             offset = parameter("start", start)
             strided_loops(b, x.shape, lambda place, x=x, offset=offset: y.store(moved(place, axis, offset), x(*place)))
         start += x.sizes[axis]
+
+
+def join_blocks(b: Builder, x: Operand, y: Result, start: int) -> None:
+    """y[:, start + c] = x[:, c] in blocks of channels: the first lanes of each block of x are the last ones of a block of y, and the
+    others the first ones of the next. Nothing is written beyond the last channel."""
+    first, phase = divmod(start, y.block)
+    for lane, lanes, place, ahead in ((0, y.block - phase, phase, first), (y.block - phase, phase, 0, first + 1)):
+        whole, rest = divmod(max(0, x.sizes[1] - lane), y.block)
+        full = whole + (rest >= lanes)
+        for count, number, width in ((full, 0, lanes), (int(0 < rest < lanes), full, rest)):
+            if count and width:
+                extents = (x.shape[0], parameter("blocks", count), *x.shape[2:], ir.Const(width))
+                source, target = parameter("number", number), parameter("ahead", ahead + number)
+
+                def emit(
+                    at: list[ir.Expr], lane: int = lane, place: int = place, source: ir.Expr = source, target: ir.Expr = target
+                ) -> None:
+                    n, i, *pixel, v = at
+                    value = x(n, (i + source) * y.block + (v + lane), *pixel)
+                    y.store((n, (i + target) * y.block + (v + place), *pixel), value)
+
+                strided_loops(b, extents, emit)
 
 
 def parameter(name: str, value: int) -> ir.Expr:
