@@ -7,6 +7,8 @@ held in i8.
 
 from __future__ import annotations
 
+from functools import cache
+
 from ..ir import dtypes
 from ..ir.dtypes import DType
 from . import llvm as ll
@@ -21,6 +23,7 @@ _FLOAT = {"add": ll.IRBuilder.fadd, "sub": ll.IRBuilder.fsub, "mul": ll.IRBuilde
 _INTEGER = {"add": "add", "sub": "sub", "mul": "mul", "and": "and_", "or": "or_", "xor": "xor"}
 
 
+@cache
 def value_type(dtype: DType) -> ll.Type:
     """The LLVM type of a computed value of ``dtype``."""
     if dtype is dtypes.float32:

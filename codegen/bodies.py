@@ -3,13 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 
 from ..ir import loops as ir
 
 
-def at(loop: ir.For, value: ir.Expr) -> ir.Body:
-    """The body of one iteration."""
-    return ir.map_expressions(loop.body, lambda e: ir.substitute(e, {loop.var: value}))
+@dataclass
+class Bodies:
+    """Loops and copies of their iterations; what is known of a loop is known of its copies."""
+
+    _widths: dict[ir.For, int] = field(default_factory=dict[ir.For, int])
+
+    def at(self, loop: ir.For, value: ir.Expr) -> ir.Body:
+        """The body of one iteration."""
+        body = ir.map_expressions(loop.body, lambda e: ir.substitute(e, {loop.var: value}))
+        for stmt, copy in zip(ir.statements(loop.body), ir.statements(body), strict=True):
+            if isinstance(stmt, ir.For) and isinstance(copy, ir.For):
+                self._widths[copy] = self.width(stmt)
+        return body
+
+    def width(self, loop: ir.For) -> int:
+        """The width by which lanes of a loop are counted (see ``widest``)."""
+        found = self._widths.get(loop)
+        if found is None:
+            found = self._widths[loop] = widest(loop.body)
+        return found
 
 
 def constant_extent(loop: ir.For) -> int:

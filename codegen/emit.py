@@ -15,7 +15,7 @@ from ..ir import loops as ir
 from . import arith, transpose
 from . import llvm as ll
 from .arith import I32, I64, splat
-from .bodies import accumulators, at, computes, constant_extent, has_registers, narrowest, reduced, widest
+from .bodies import accumulators, computes, constant_extent, has_registers, narrowest, reduced
 from .emit_state import Lanes, is_zero, number
 from .emit_values import Values
 from .tails import repeatable
@@ -155,11 +155,11 @@ class Emitter(Values):
     def loop(self, loop: ir.For) -> None:
         if loop.kind == "unroll":
             for i in range(constant_extent(loop)):
-                self.body(at(loop, ir.Const(i)))
+                self.body(self.bodies.at(loop, ir.Const(i)))
         elif loop.kind == "vector" and self.lanes is None:
             self.vector_loop(loop)
         elif self.lanes is not None or not self.transposed(loop):
-            tile = accumulators(loop.body, self.target.lanes(widest(loop.body))) >= _TILE
+            tile = accumulators(loop.body, self.target.lanes(self.bodies.width(loop))) >= _TILE
             with self.counted(I64(0), self.value(loop.extent), 1, loop.var.name, _TWICE if tile else _SHORT) as i:
                 self.values[loop.var] = i
                 self.body(loop.body)
@@ -167,7 +167,7 @@ class Emitter(Values):
     def transposed(self, loop: ir.For) -> bool:
         """Emits loops that transpose a block, in registers; False where ``loop`` is something else."""
         block = transpose.find(loop)
-        return block is not None and transpose.emit(self, block, self.target.lanes(widest(block.inner.body)))
+        return block is not None and transpose.emit(self, block, self.target.lanes(self.bodies.width(block.inner)))
 
     @contextmanager
     def counted(self, start: ll.Value, end: ll.Value, step: int, name: str, short: int = _SHORT) -> Generator[ll.Value]:
@@ -201,7 +201,7 @@ class Emitter(Values):
         b.position_at_end(after)
 
     def vector_loop(self, loop: ir.For) -> None:
-        count, totals = self.target.lanes(widest(loop.body)), reduced(loop)
+        count, totals = self.target.lanes(self.bodies.width(loop)), reduced(loop)
         extent = loop.extent.value if isinstance(loop.extent, ir.Const) else None
         if isinstance(extent, int) and extent <= _STRAIGHT_LINE * count and not totals:
             self.straight_vectors(loop, extent, count)
@@ -226,12 +226,12 @@ class Emitter(Values):
     def straight_vectors(self, loop: ir.For, extent: int, count: int) -> None:
         for start in range(0, extent, count):
             lane = ir.Var(loop.var.name, extent=ir.Const(count))
-            shifted = ir.For(lane, ir.Const(count), at(loop, ir.add(lane, ir.Const(start))), "vector")
+            shifted = ir.For(lane, ir.Const(count), self.bodies.at(loop, ir.add(lane, ir.Const(start))), "vector")
             left = extent - start
             if left >= count:
                 self.vector_body(shifted, I64(0), count, None, {})
             elif left > 0 and start and self.may_overlap(loop):
-                last = ir.For(lane, ir.Const(count), at(loop, ir.add(lane, ir.Const(extent - count))), "vector")
+                last = ir.For(lane, ir.Const(count), self.bodies.at(loop, ir.add(lane, ir.Const(extent - count))), "vector")
                 self.vector_body(last, I64(0), count, None, {})
             elif left > 0:
                 self.remainder(shifted, I64(0), I64(left), count, {})

@@ -11,6 +11,7 @@ from ..ir import loops as ir
 from . import arith
 from . import llvm as ll
 from .arith import I64
+from .bodies import Bodies
 from .numbering import Builder
 from .target import Target
 
@@ -55,6 +56,7 @@ class State(ABC):
     """Names of buffers that may be the same memory."""
     long_loops: int = 0
     """Loops so far that LLVM is not to unroll."""
+    bodies: Bodies = field(default_factory=Bodies)
     preloaded: dict[ir.Expr, ll.Value] = field(default_factory=dict)
     """Loads whose vectors are there already: see ``transpose``."""
 

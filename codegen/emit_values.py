@@ -9,6 +9,9 @@ from .arith import I64, splat
 from .emit_memory import Memory
 from .emit_state import Linear, is_zero
 
+_WRAPPING = frozenset({"add", "sub", "mul"})
+"""Operations that are one instruction, whatever the sign of 64-bit integers. Most of all are of this kind: they compute indices."""
+
 
 class Values(Memory):
     """Emits expressions, each once within a statement."""
@@ -19,13 +22,12 @@ class Values(Memory):
             return False
         known = self.varying_memo.get(e)
         if known is None:
-            match e:
-                case ir.Var():
-                    known = e is self.lanes.var
-                case ir.Load(buffer) if buffer.scope == "register":
-                    known = any(self.varying(i) for i in e.index)
-                case _:
-                    known = any(self.varying(child) for child in ir.operands(e))
+            if isinstance(e, ir.Binary):
+                known = self.varying(e.a) or self.varying(e.b)
+            elif isinstance(e, ir.Var):
+                known = e is self.lanes.var
+            else:
+                known = any(map(self.varying, ir.operands(e)))
             self.varying_memo[e] = known
         return known
 
@@ -39,18 +41,18 @@ class Values(Memory):
     def compute(self, e: ir.Expr) -> ll.Value:
         b = self.builder
         match e:
+            case ir.Binary(op, x, y):
+                return self.binary(op, x, y)
             case ir.Const(value, dtype):
                 return arith.constant(arith.value_type(dtype), value)
-            case ir.Param():
-                return self.values[e]
             case ir.Var():
                 return self.variable(e)
+            case ir.Param():
+                return self.values[e]
             case ir.Load(buffer, index):
                 return self.preloaded[e] if e in self.preloaded else self.load(buffer, index)
             case ir.Unary(op, a):
                 return arith.unary(b, op, a.dtype, self.value(a))
-            case ir.Binary(op, x, y):
-                return self.binary(op, x, y)
             case ir.Select(c, x, y):
                 condition, left, right = self.value(c), self.value(x), self.value(y)
                 if isinstance(condition.type, ll.VectorType):
@@ -70,6 +72,8 @@ class Values(Memory):
 
     def binary(self, op: str, x: ir.Expr, y: ir.Expr) -> ll.Value:
         a, c = self.value(x), self.value(y)
+        if a.type is I64 and c.type is I64 and op in _WRAPPING:
+            return getattr(self.builder, op)(a, c)
         if x.dtype is ir.INDEX and op in ("floordiv", "mod"):
             low, _ = ir.bounds(x)
             if low is not None and low >= 0:
