@@ -6,9 +6,14 @@ import numpy as np
 import onnx
 import onnx.helper as oh
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import loopnest
 from loopnest.compiler.schedule import contraction_loops
+from loopnest.compiler.schedule.chunks import chunks
+from loopnest.ir import loops as ir
+from loopnest.ir.loop_ranges import Ranges
 from tests.graphs import make_model, tensor, values
 
 
@@ -56,3 +61,20 @@ def test_every_order_gives_the_same_sums(order: str) -> None:
     x, w = values(100, 512), values(512, 200, seed=1)
     model = make_model([oh.make_node("MatMul", ["x", "w"], ["y"])], {"x": x.shape}, ["y"], {"w": w})
     np.testing.assert_array_equal(loopnest.compile(model, config={"order": order})(x), loopnest.compile(model)(x))
+
+
+@given(st.integers(1, 300), st.integers(1, 64), st.booleans())
+def test_chunks_are_nearly_equal_and_leave_nothing_out(extent: int, wanted: int, rest: bool) -> None:
+    bound = extent - (rest and extent > 1)
+    cut = chunks("chunk", wanted, extent, ir.Const(bound), ir.Const)
+    count = ir.hint(cut.count)
+    assert count == min(wanted, extent)
+    at = [{cut.number: number} if isinstance(cut.number, ir.Var) else {} for number in range(count)]
+    first, end, here = ([Ranges().evaluate(e, place) for place in at] for e in (cut.first, cut.end, cut.here))
+    assert first == [0, *end[:-1]]
+    assert end[-1] in (extent, bound)
+    assert here == [min(b, bound) - a for a, b in zip(first, end, strict=True)]
+    lengths = [b - a for a, b in zip(first, end, strict=True)]
+    assert max(lengths) <= ir.hint(cut.length)
+    assert max(lengths) - min(lengths) <= 1
+    assert cut.least <= min(lengths)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from ...ir import loops as ir
 from ..ops.builder import neutral
+from .chunks import chunks
 from .contraction import Contraction, depends
 from .contraction_sums import Sum, sum_loops
 from .contraction_tasks import cut
@@ -36,16 +37,6 @@ def emit_blocks(a: Contraction, blocks: ColumnBlocks, widest: int) -> None:
     cached = a.lowering.target.l1 * 3 // 4 // (widest * a.term.dtype.itemsize)
     part = a.lowering.choices.take("tile.k", min(PART, cached), range(16, 4 * PART + 1))
     _Emission(a, blocks, sum_loops(a, part)).emit()
-
-
-@dataclass(frozen=True)
-class _Chunks:
-    """An axis cut into tasks: ``number`` of the chunk, ``length`` units each, of which ``here`` are in this one."""
-
-    number: ir.Expr
-    count: ir.Expr
-    length: ir.Expr
-    here: ir.Expr
 
 
 @dataclass
@@ -99,26 +90,16 @@ class _Emission:
         if isinstance(self.row_extent, ir.Const):
             self.whole = ir.Const(self.tiles)
         band = (a.sizes[a.band], a.extents[a.band]) if a.band is not None else (1, ir.ONE)
-        self.bands = self._chunks("band", wanted, *band)
-        self.strips = self._chunks("strip", wanted if a.band is None else 1, self.tiles + (self.rest > 0), self.whole)
-
-    def _chunks(self, name: str, wanted: int, extent: int, bound: ir.Expr) -> _Chunks:
-        """``extent`` units, of which loops run over ``bound``, in about ``wanted`` chunks."""
-        length = -(-extent // max(1, min(wanted, extent)))
-        count = -(-extent // length)
-        if count <= 1:
-            return _Chunks(ir.ZERO, ir.ONE, bound, bound)
-        param = self.a.lowering.extents
-        number = ir.Var(name, extent=param(count))
-        even = count * length == ir.hint(bound)
-        here = param(length) if even else ir.minimum(param(length), bound - number * param(length))
-        return _Chunks(number, param(count), param(length), here)
+        self.bands = chunks("band", wanted, *band, a.lowering.extents)
+        strips = wanted if a.band is None else 1
+        self.strips = chunks("strip", strips, self.tiles + (self.rest > 0), self.whole, a.lowering.extents)
 
     # --- one task --------------------------------------------------------------------------------------------------------------
 
     def _task(self) -> None:
         """All rows of a task: part by part of the sum into totals that are finished then, or all at once."""
         a, b = self.a, self.b
+        self.bands, self.strips = self.bands.begun(b), self.strips.begun(b)
         if not self.sum.parts:
             self._pack_scratch()
             self._each_tile(lambda place, _, total, finish: a.lowering.write(a.tensor.name, place, finish(total)))
@@ -154,7 +135,7 @@ class _Emission:
     def _each_band(self) -> Generator[tuple[ir.Expr, ir.Expr]]:
         """A loop over the task's part of the band; gives the place in the task and on the axis."""
         with self._loop("h", self.bands.here) as band:
-            yield band, self.bands.number * self.bands.length + band
+            yield band, self.bands.first + band
 
     @contextmanager
     def _columns(self) -> Generator[None]:
@@ -178,8 +159,8 @@ class _Emission:
         """Loops over all elements of the task; ``emit`` gets their place in the result and in the totals."""
         first, rows = ir.ZERO, self.row_extent
         if isinstance(self.strips.number, ir.Var):
-            first = self.strips.number * self.strips.length * self.height
-            rows = ir.minimum(self.strips.length * self.height, rows - first)
+            first = self.strips.first * self.height
+            rows = ir.minimum(self.strips.length * self.height, ir.minimum(self.strips.end * self.height, rows) - first)
         with self._each_band() as (inner, band), self._loop("row", rows) as row, self._columns():
             emit(self._place(band, first + row), (self._outermost(inner), row, self.column))
 
@@ -188,12 +169,12 @@ class _Emission:
         with self._each_band() as (inner, band):
             if self.tiles:
                 with self._loop("ro", self.strips.here) as tile:
-                    first = (self.strips.number * self.strips.length + tile) * self.height
+                    first = (self.strips.first + tile) * self.height
                     share = inner * self.strips.here + tile if isinstance(inner, ir.Var) else tile
                     self._tile(self.height, self._at(inner, band, first, tile * self.height), write, share)
             if self.rest and isinstance(self.strips.number, ir.Var):
                 with self.b.when(self.strips.number.eq(self.strips.count - 1)):
-                    done = (self.whole - self.strips.number * self.strips.length) * self.height
+                    done = (self.whole - self.strips.first) * self.height
                     self._tile(self.rest, self._at(inner, band, self.whole * self.height, done), write)
             elif self.rest:
                 self._tile(self.rest, self._at(inner, band, self.whole * self.height, self.whole * self.height), write)
@@ -251,7 +232,7 @@ class _Emission:
 
     def _shares(self) -> int:
         """Tiles in a task."""
-        return max(1, ir.hint(self.bands.length) * min(ir.hint(self.strips.length), self.tiles))
+        return max(1, self.bands.least * min(self.strips.least, self.tiles))
 
     def _pack_constants(self, term: ir.Expr, place: Place, row: ir.Expr) -> ir.Expr:
         """Replaces each load of a constant by one of a copy laid out in the order of the loops."""
@@ -264,7 +245,7 @@ class _Emission:
         def replace(load: ir.Load) -> ir.Expr:
             name = self.a.constant(load)
             used = [v for v in order if isinstance(v, ir.Var) and depends(load, v)]
-            if name is None or any(isinstance(e, ir.Var) for v in used if v.extent is not None for e in ir.walk(v.extent)):
+            if name is None or not all(_known(v) for v in used):
                 return load
             if used[-1] is self.column and self.stream:
                 return self._in_streams(name, load, used)
@@ -345,3 +326,8 @@ class _Emission:
             return ir.Load(scratch, used)
 
         return ir.map_loads(term, replace)
+
+
+def _known(var: ir.Var) -> bool:
+    """Whether a variable runs over a range that no other one decides."""
+    return var.extent is not None and not any(isinstance(e, ir.Var) for e in ir.walk(var.extent))

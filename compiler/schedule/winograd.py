@@ -9,7 +9,8 @@
         where U = G w G^T, made and packed when the plan is
 
 V and M are scratch memory of a worker; T is such that M and what is read of V at a time stay in its second-level cache, and that U is not
-read for too few tiles. Source: Lavin and Gray, "Fast algorithms for convolutional neural networks" (2015).
+read for too few tiles. There are an even number of nearly equal blocks, for two workers. Source: Lavin and Gray, "Fast algorithms for
+convolutional neural networks" (2015).
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from ...ir import loops as ir
 from ..algorithms import algorithm_of
 from ..config import Tile
 from ..ops.context import Op, Reduce
+from .chunks import nearly_equal
 from .cook_toom import CookToom, Matrix, TransformedFilters, multiply
 from .prefetching import AHEAD, PartAhead
 from .register_blocks import legal_tiles
@@ -136,11 +138,16 @@ class _Emission:
         self.v = self._matrices("v", self.input_blocks)
         self.m = self._matrices("m", plan.chunk // self.block)
         self.places = b.scratch("places", ir.INDEX, (plan.tiles, len(self.sizes) + 1))
-        blocks = (self.tiles + (plan.tiles - 1)) // plan.tiles
+        units, most = (self.tiles + (plan.rows - 1)) // plan.rows, plan.tiles // plan.rows
+        blocks = (units + (most - 1)) // most
+        if ir.hint(blocks) > 1:
+            blocks = (units + (2 * most - 1)) // (2 * most) * 2
         extents = [ir.Const(plan.groups), blocks] if plan.groups > 1 else [blocks]
         with b.loops("part", extents, "parallel") as part:
-            first = part[-1] * plan.tiles
-            self.count = b.let("count", ir.minimum(ir.Const(plan.tiles), self.tiles - first))
+            block = nearly_equal(part[-1], blocks, ir.Const(most), units, units)
+            first = b.let("first", block.first * plan.rows)
+            self.shares = max(1, block.least)
+            self.count = b.let("count", ir.minimum(block.here * plan.rows, self.tiles - first))
             with b.loop("t", self.count) as t:
                 self._find(t, first + t)
             self._transform_inputs()
@@ -266,7 +273,7 @@ class _Emission:
                 cell = self.m(f, inside // lanes, t, inside % lanes)
                 weight = ir.Load(u, tuple(order))
                 term = self.v(f, part.channel // lanes, t, part.channel % lanes) * weight
-                ahead = PartAhead(weight, (*part.loops, column), ro, plan.tiles // plan.rows)
+                ahead = PartAhead(weight, (*part.loops, column), ro, self.shares)
                 along = partial(ahead.inside, b) if self.prefetches else None
                 if self.prefetches:
                     ahead.before(b)
