@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import onnx
 import onnx.helper as oh
@@ -10,8 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import loopnest
+from loopnest.codegen.target import resolve
+from loopnest.compiler.config import Tile
 from loopnest.compiler.schedule import contraction_loops
 from loopnest.compiler.schedule.chunks import chunks
+from loopnest.compiler.schedule.register_blocks import Extent, cover
 from loopnest.ir import loops as ir
 from loopnest.ir.loop_ranges import Ranges
 from tests.graphs import make_model, tensor, values
@@ -78,3 +83,11 @@ def test_chunks_are_nearly_equal_and_leave_nothing_out(extent: int, wanted: int,
     assert max(lengths) <= ir.hint(cut.length)
     assert max(lengths) - min(lengths) <= 1
     assert cut.least <= min(lengths)
+
+
+@pytest.mark.parametrize(("rows", "summed", "width"), [(196, 120, 40), (196, 240, 24), (8, 240, 40)])
+def test_wide_tiles_only_where_the_first_cache_holds_the_columns(rows: int, summed: int, width: int) -> None:
+    """40 columns in tiles of two rows, unless 240 products of each leave the cache before the next two rows read them."""
+    target = replace(resolve("cpu-avx2"), l1=32 * 1024)
+    first, *_ = cover(Extent(rows, 40, summed, 8), target, 32, Tile())
+    assert first.registers.columns == width

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from ...codegen.target import Target
 from ..config import Tile
+from .register_tile import PART
 
 _PER_CYCLE = 2
 """Multiply-adds, and loads, that a core starts in a cycle."""
@@ -23,6 +24,12 @@ _WIDEST = 8
 """Vectors of a tile of one row; more would only leave fewer tasks."""
 _APART = 1.03
 """What columns left over cost that get loops of their own, as a factor: they are compiled apart, and start where others end."""
+_CROWDED = 1.1
+"""What columns cost, as a factor, of which so many are read that they come from the second cache, at half of the speed of the first."""
+_MANY = 8
+"""Blocks of rows, at least, for which columns are read again."""
+_LINE = 512
+"""Bits of a cache line."""
 
 
 @dataclass(frozen=True)
@@ -99,9 +106,17 @@ def _covered(extent: Extent, columns: int, target: Target, lanes: int, tile: Til
     for start, number, width in ((0, count, columns), (count * columns, int(rest > 0), rest)):
         if number:
             each, rows = _rows(extent, -(-width // lanes), target, tile)
-            cycles += number * each
+            cycles += number * each * (_CROWDED if _crowded(extent, rows, -(-width // lanes), target) else 1.0)
             blocks.append(ColumnBlocks(start, number, RegisterBlock(rows, width)))
     return cycles * (_APART if len(blocks) > 1 else 1.0), tuple(blocks)
+
+
+def _crowded(extent: Extent, rows: int, vectors: int, target: Target) -> bool:
+    """Whether a part of the columns does not stay in the first cache from one block of rows to the next, and a line of them is read every
+    four cycles or sooner."""
+    part = min(extent.products, PART) * vectors * target.vector_bits // 8
+    often = rows * _LINE // target.vector_bits < 4 * _PER_CYCLE
+    return often and extent.rows >= _MANY * rows and part > target.l1 * 3 // 4
 
 
 def _most_rows(target: Target, vectors: int) -> int:
