@@ -56,8 +56,24 @@ class Container:
 
     @staticmethod
     def read(path: str | os.PathLike[str]) -> Container:
-        """Raises ``ArtifactError`` for what is missing, damaged, truncated or of a newer format."""
+        """Raises ``ArtifactError`` for what is missing, damaged, truncated or of a newer format.
+
+        A folder that is replaced meanwhile is read again.
+        """
         source = os.fspath(path)
+        while True:
+            before = _identity(source)
+            try:
+                found = Container._read(source)
+            except ArtifactError:
+                if before == _identity(source):
+                    raise
+            else:
+                if before == _identity(source):
+                    return found
+
+    @staticmethod
+    def _read(source: str) -> Container:
         what = f"the artifact {source!r}"
         folder = os.path.isdir(source)
         head = _mapped(what, os.path.join(source, MANIFEST) if folder else source)
@@ -95,6 +111,15 @@ def _section(item: Mapping[str, Any]) -> Section:
     if not _NAME.fullmatch(name) or name == MANIFEST or not isinstance(nbytes, int) or nbytes < 0:
         raise ValueError(f"a section {name!r} of {nbytes!r} bytes")
     return Section(name, nbytes, None if sha256 is None else str(sha256))
+
+
+def _identity(path: str) -> tuple[int, ...] | None:
+    """What tells a folder from the one that takes its place; None for what is none, which is one file and needs no telling."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return (status.st_dev, status.st_ino, status.st_ctime_ns) if stat.S_ISDIR(status.st_mode) else None
 
 
 def _mapped(what: str, path: str) -> memoryview:

@@ -14,7 +14,7 @@ from onnx.helper import make_node
 
 import loopnest
 from loopnest.ir.errors import ArtifactError
-from loopnest.runtime import container
+from loopnest.runtime import container, container_writing
 from loopnest.runtime.container import Container
 from tests.faults import NOBODY, as_root, damages, posix, python, short_and_long
 from tests.graphs import make_model, values
@@ -142,14 +142,22 @@ from pathlib import Path
 import loopnest
 from tests.faults import killed
 
-folder, turns = Path(sys.argv[1]), int(sys.argv[2])
-models = [loopnest.load(path, threads=1) for path in sys.argv[3:]]
-wanted = {Path(path).read_bytes() for path in sys.argv[3:]}
+folder, turns, unpacked = Path(sys.argv[1]), int(sys.argv[2]), bool(int(sys.argv[3]))
+models = [loopnest.load(path, threads=1) for path in sys.argv[4:]]
 target, left = folder / "model.lnest", 0
 
 def write():
     for model in models:
-        model.save(target)
+        model.save(target, unpacked=unpacked)
+
+def content(path):
+    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    return [(file.name if path.is_dir() else "", file.read_bytes()) for file in files]
+
+wanted = []
+for model in models:
+    model.save(target, unpacked=unpacked)
+    wanted.append(content(target))
 
 write()
 start = time.monotonic()
@@ -158,39 +166,75 @@ span = time.monotonic() - start
 for turn in range(turns):
     killed(write, span, seed=turn, warm=True)
     loopnest.load(target, threads=1)
-    assert target.read_bytes() in wanted
-    for path in folder.iterdir():
-        if path != target:
-            left += 1
-            path.unlink()
-models[0].save(target)
+    assert content(target) in wanted
+    left += len(list(folder.iterdir())) > 1
+models[0].save(target, unpacked=unpacked)
+assert list(folder.iterdir()) == [target], list(folder.iterdir())
 print(left)
 """
 
 
 @posix
-@short_and_long(10, 500)
-def test_kill_9_while_saving(tmp_path: Path, turns: int) -> None:
-    """Whoever loads finds the old artifact or the new one, whole."""
+@short_and_long(8, 400)
+@pytest.mark.parametrize("unpacked", [False, True])
+def test_kill_9_while_saving(tmp_path: Path, turns: int, unpacked: bool) -> None:
+    """Whoever loads finds the old artifact or the new one, whole; what was left half written goes with the next save."""
     for folder in ("models", "target"):
         (tmp_path / folder).mkdir()
     pair = saved(tmp_path / "models", 40_000)  # so large that it is mostly written when the time comes
-    left = int(python(KILLED, tmp_path / "target", turns, *(path for path, _ in pair)).stdout)
+    left = int(python(KILLED, tmp_path / "target", turns, int(unpacked), *(path for path, _ in pair)).stdout)
     assert turns < 100 or left, "some were killed in the middle"
     np.testing.assert_array_equal(loopnest.load(tmp_path / "target" / "model.lnest")(X), pair[0][1])  # type: ignore[arg-type]
 
 
-def test_loading_while_others_are_saved(pair: list[tuple[Path, np.ndarray]], tmp_path: Path) -> None:
-    """What is loaded is one of them, and stays it when its file is replaced."""
+@posix
+def test_what_others_are_writing_is_not_taken_for_left(pair: list[tuple[Path, np.ndarray]], tmp_path: Path) -> None:
+    """Neither files nor folders, as long as whoever made them lives; nor what only looks alike."""
+    f = loopnest.load(pair[0][0])
+    target, precious = tmp_path / "model.lnest", tmp_path / "precious"
+    precious.write_text("mine")
+    alike = [tmp_path / f".model.lnest.{name}.tmp" for name in ("0" * 15, "0" * 17, "x" * 16, f"{os.getpid()}.{'0' * 16}")]
+    alike.append(tmp_path / f".model.lnest.{'1' * 16}.tmp")
+    alike[-1].symlink_to(precious)
+    for path in alike[:-1]:
+        path.touch()
+    (tmp_path / f".model.lnest.{'2' * 16}.tmp").touch()
+    (tmp_path / f".model.lnest.{'3' * 16}.tmp" / "part").mkdir(parents=True)
+    with (
+        container_writing._temporary(target, folder=False) as (file, _),
+        container_writing._temporary(target, folder=True) as (folder, _),
+    ):
+        f.save(target)
+        assert {*tmp_path.iterdir()} == {target, precious, file, folder, *alike}
+    assert {*tmp_path.iterdir()} == {target, precious, *alike}
+    assert precious.read_text() == "mine"
+
+
+@posix
+def test_a_folder_where_names_cannot_be_exchanged(
+    pair: list[tuple[Path, np.ndarray]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(container_writing, "_exchange", lambda one, other: False)
+    for path, expected in pair:
+        loopnest.load(path).save(tmp_path / "model", unpacked=True)
+        np.testing.assert_array_equal(loopnest.load(tmp_path / "model")(X), expected)  # type: ignore[arg-type]
+        assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+@pytest.mark.parametrize(
+    "unpacked", [False, pytest.param(True, marks=pytest.mark.skipif(sys.platform != "linux", reason="Linux"))]
+)
+def test_loading_while_others_are_saved(pair: list[tuple[Path, np.ndarray]], tmp_path: Path, unpacked: bool) -> None:
+    """What is loaded is one of them, and stays it when its file or folder is replaced."""
     target = tmp_path / "model.lnest"
     models = [loopnest.load(path) for path, _ in pair]
-    models[0].save(target)
+    models[0].save(target, unpacked=unpacked)
     done, saved = threading.Event(), list[int]()
 
     def write() -> None:
         while not done.is_set():
             for number, model in enumerate(models):
-                model.save(target)
+                model.save(target, unpacked=unpacked)
                 saved.append(number)
 
     writers = [threading.Thread(target=write) for _ in range(2)]
