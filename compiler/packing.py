@@ -171,7 +171,9 @@ class PackedConstants:
         if mapped is None:
             made = packed()
             mapped = self.cache.put(key, made)
-            return made if mapped is None else mapped
+            if mapped is None:
+                return made
+        self.cache.set_aside(mapped)  # while a plan is made, the constants are there that others are packed from
         return mapped
 
 

@@ -52,6 +52,12 @@ class ArrayCache:
             return None
         return self.get(key, array.nbytes)
 
+    @staticmethod
+    def set_aside(array: np.ndarray) -> None:
+        """Takes the pages of a mapped array, which checking it has read, out of this process's memory until somebody reads them."""
+        if isinstance(array.base, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+            array.base.madvise(mmap.MADV_DONTNEED)
+
     def has_room(self, nbytes: int) -> bool:
         """Whether so much more of this model belongs into the cache."""
         return self._nbytes + nbytes <= self.files.max_bytes // 2

@@ -27,6 +27,8 @@ from .records import CacheKey, Form
 _INTERFACE = Form(b"LOOPNEST MODEL 1", "model")
 _DRIVER = Form(b"LOOPNEST DRIVER1", "driver")
 _PLAN = Form(b"LOOPNEST PLAN  1", "plan", ALIGNMENT)
+_UNPACKED = "elements"
+"""The first part of the key of a constant that no packing made."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ class PlanCache:
             return None
         data, constants, notices = found
         mapped = [place for place in constants if isinstance(place, tuple)]
-        wait = in_threads(lambda place: arrays.get(*place), mapped)
+        wait = in_threads(lambda place: _mapped(*place, arrays), mapped)
         kernels = {digest: entry for digest in data.program.kernels if (entry := self.kernels.find(digest)) is not None}
         made = dict(zip([array_key for array_key, _ in mapped], wait(), strict=True))
         blobs = [_flat(made[place[0]]) if isinstance(place, tuple) else place for place in constants]
@@ -129,10 +131,24 @@ def _name(key: CacheKey) -> str:
     return f"plans/{key.digest}.plan"
 
 
+def _mapped(key: CacheKey, nbytes: int, arrays: ArrayCache) -> np.ndarray | None:
+    """A large constant. Of what is not packed, such as a table of embeddings, a call may read little: checking it leaves nothing behind."""
+    found = arrays.get(key, nbytes)
+    if found is not None and key.parts[0][0] == _UNPACKED:
+        arrays.set_aside(found)
+    return found
+
+
 def _store(blob: np.ndarray, arrays: ArrayCache) -> CacheKey | None:
     """The key of a constant that no packing made, by its content."""
-    key = CacheKey((("elements", hashlib.sha256(bytes_of(blob)).hexdigest()),))
-    return None if arrays.get(key, blob.nbytes) is None and arrays.put(key, blob) is None else key
+    key = CacheKey(((_UNPACKED, hashlib.sha256(bytes_of(blob)).hexdigest()),))
+    found = arrays.get(key, blob.nbytes)
+    if found is None:
+        found = arrays.put(key, blob)
+    if found is None:
+        return None
+    arrays.set_aside(found)
+    return key
 
 
 def _flat(array: np.ndarray | None) -> np.ndarray | None:

@@ -14,6 +14,7 @@ from typing import Any
 
 import ml_dtypes
 import numpy as np
+import onnx
 import onnx.helper as oh
 import pytest
 
@@ -291,26 +292,66 @@ def test_other_weights_are_other_files(tmp_path: Path) -> None:
     assert len(list((tmp_path / "kernels").iterdir())) == 1
 
 
-SHARING = """
+SIZES = """
+def sizes_of_arrays():
+    sizes = dict(Rss=0, Pss=0, Private_Dirty=0)
+    here = False
+    for line in open("/proc/self/smaps"):
+        field, *rest = line.split()
+        if not field.endswith(":"):
+            here = line.rstrip().endswith(".array")
+        elif here and field[:-1] in sizes:
+            sizes[field[:-1]] += int(rest[0])
+    return sizes.values()
+"""
+SHARING = (
+    SIZES
+    + """
 import sys
 import numpy as np, loopnest
 f = loopnest.compile(sys.argv[1], config={"cache_dir": sys.argv[2]}, threads=1)
 f(np.zeros((1, 64, 5, 5), np.float32))
 print("ready", flush=True)
 input()
-sizes = dict(Rss=0, Pss=0, Private_Dirty=0)
-here = False
-for line in open("/proc/self/smaps"):
-    field, *rest = line.split()
-    if not field.endswith(":"):
-        here = line.rstrip().endswith(".array")
-    elif here and field[:-1] in sizes:
-        sizes[field[:-1]] += int(rest[0])
-print(*sizes.values())
+print(*sizes_of_arrays())
 """
+)
 
 
-@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="Linux's accounting of memory")
+ACCOUNTS = pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="Linux's accounting of memory")
+EMBEDDING = (
+    SIZES
+    + """
+import sys
+import numpy as np, loopnest
+f = loopnest.compile(sys.argv[1], config={"cache_dir": sys.argv[2]}, threads=1)
+print(*sizes_of_arrays())
+print(f(np.array([0, 39999])).sum())
+print(*sizes_of_arrays())
+"""
+)
+
+
+@ACCOUNTS
+def test_what_is_mapped_and_not_read_is_in_no_memory(tmp_path: Path) -> None:
+    """Neither after the first process has made it, nor after the second has found it; of the table two rows are read."""
+    path, rng = tmp_path / "model.onnx", np.random.default_rng(0)
+    table, w = (rng.standard_normal(shape, np.float32) for shape in ((40000, 160), (160, 800)))
+    nodes = [oh.make_node("Gather", ["table", "ids"], ["rows"]), oh.make_node("MatMul", ["rows", "w"], ["y"])]
+    ids = oh.make_tensor_value_info("ids", onnx.TensorProto.INT64, (2,))
+    path.write_bytes(make_model(nodes, {"ids": ids}, ["y"], {"table": table, "w": w}).SerializeToString())
+    command = [sys.executable, "-c", EMBEDDING, str(path), str(tmp_path / "cache")]
+    sums: list[float] = []
+    for _ in range(2):
+        lines = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout.splitlines()
+        before, total, after = (line.split() for line in lines)
+        assert int(before[0]) <= 2 * w.nbytes // 1024
+        assert int(after[0]) <= 2 * w.nbytes // 1024 + 1024
+        sums.append(float(total[0]))
+    np.testing.assert_allclose(sums, float((table[[0, 39999]] @ w).sum()), rtol=1e-3)
+
+
+@ACCOUNTS
 def test_two_processes_share_the_pages(tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     path.write_bytes(model_with_weights().SerializeToString())
