@@ -31,6 +31,11 @@ _TILE = 6
 a convolution) in registers that it does not have."""
 _TWICE = 2
 """Such a loop of at most this many iterations may be unrolled all the same: it would be more of a branch than of a loop."""
+_LONG = 32
+"""From so many iterations on, such a loop is unrolled after everything else is optimized (``objects``), when nothing is kept between
+iterations any more: counters and addresses then take fewer of the instructions that a core starts in a cycle."""
+_TIMES = (4, 3, 2)
+"""How often, the first that leaves no rest."""
 
 
 class Emitter(Values):
@@ -160,7 +165,8 @@ class Emitter(Values):
             self.vector_loop(loop)
         elif self.lanes is not None or not self.transposed(loop):
             tile = accumulators(loop.body, self.target.lanes(self.bodies.width(loop))) >= _TILE
-            with self.counted(I64(0), self.value(loop.extent), 1, loop.var.name, _TWICE if tile else _SHORT) as i:
+            times = times_of(loop) if tile else 1
+            with self.counted(I64(0), self.value(loop.extent), 1, loop.var.name, _TWICE if tile else _SHORT, times) as i:
                 self.values[loop.var] = i
                 self.body(loop.body)
 
@@ -170,9 +176,11 @@ class Emitter(Values):
         return block is not None and transpose.emit(self, block, self.target.lanes(self.bodies.width(block.inner)))
 
     @contextmanager
-    def counted(self, start: ll.Value, end: ll.Value, step: int, name: str, short: int = _SHORT) -> Generator[ll.Value]:
+    def counted(
+        self, start: ll.Value, end: ll.Value, step: int, name: str, short: int = _SHORT, times: int = 1
+    ) -> Generator[ll.Value]:
         """``for i in range(start, end, step)`` as a rotated loop, which LLVM may unroll, to fold indices, where it and those inside it are
-        ``short``. What else to unroll is the schedule's decision."""
+        ``short``, and of which it makes one of ``times`` iterations at last. What else to unroll is the schedule's decision."""
         b, long_loops = self.builder, self.long_loops
         before = b.block
         head, after = b.append_basic_block(f"{name}.loop"), b.append_basic_block(f"{name}.end")
@@ -185,7 +193,7 @@ class Emitter(Values):
         following = b.add(i, I64(step), flags=("nsw",))
         i.add_incoming(following, b.block)
         rolled = self.long_loops > long_loops or not is_short(start, end, step, short)
-        b.cbranch(b.icmp_signed("<", following, end), head, after, rolled=rolled)
+        b.cbranch(b.icmp_signed("<", following, end), head, after, rolled=rolled, times=times)
         self.long_loops += rolled
         b.position_at_end(after)
 
@@ -312,6 +320,16 @@ class Emitter(Values):
             total = b.extract_element(total, I32(0))
         cell = self.cells[var]
         b.store(arith.binary(b, op, var.dtype, b.load(cell), total), cell)
+
+
+def times_of(loop: ir.For) -> int:
+    """How many iterations of a loop over a register tile become one: several where it is long and has no loops inside."""
+    if not isinstance(loop.extent, ir.Const) or any(
+        isinstance(s, ir.For) and s.kind == "serial" for s in ir.statements(loop.body)
+    ):
+        return 1
+    extent = ir.hint(loop.extent)
+    return next((times for times in _TIMES if extent % times == 0), 1) if extent >= _LONG else 1
 
 
 def is_short(start: ll.Value, end: ll.Value, step: int, iterations: int) -> bool:

@@ -13,6 +13,8 @@ from collections.abc import Generator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import ClassVar, TypeVar
 
+from .objects import UNROLLED
+
 # --- types ------------------------------------------------------------------------------------------------------------------------
 
 
@@ -199,7 +201,8 @@ class Module:
         self.globals: dict[str, Function] = {}
 
     def __str__(self) -> str:
-        return "\n".join([f"; {self.name}", *map(str, self.globals.values()), _METADATA])
+        text = "\n".join([f"; {self.name}", *map(str, self.globals.values()), _METADATA])
+        return text + "".join(_times(times) for times in (2, 3, 4) if _at_last(times) in text)
 
 
 _METADATA = """
@@ -210,6 +213,15 @@ _METADATA = """
 """What branches say: that a loop is not to be unrolled (whose node names itself first: LLVM Language Reference, 'llvm.loop'), and that what
 follows is unlikely."""
 _ROLLED, _UNLIKELY = ", !llvm.loop !0", ", !prof !2"
+
+
+def _at_last(times: int) -> str:
+    """What the branch of a loop says of which ``times`` iterations become one."""
+    return f", !llvm.loop !{2 * times}"
+
+
+def _times(times: int) -> str:
+    return f'!{2 * times} = distinct !{{!{2 * times}, !{2 * times + 1}}}\n!{2 * times + 1} = !{{!"{UNROLLED}", i32 {times}}}\n'
 
 
 class Argument(Value):
@@ -447,9 +459,13 @@ class IRBuilder:
     def branch(self, target: Block) -> None:
         self._end(f"br label %{target.name}")
 
-    def cbranch(self, condition: Value, then: Block, orelse: Block, *, rolled: bool = False, unlikely: bool = False) -> None:
-        """``rolled``: the loop that this branch closes is not to be unrolled; ``unlikely``: ``condition`` seldom holds."""
-        metadata = (_ROLLED if rolled else "") + (_UNLIKELY if unlikely else "")
+    def cbranch(
+        self, condition: Value, then: Block, orelse: Block, *, rolled: bool = False, times: int = 1, unlikely: bool = False
+    ) -> None:
+        """``rolled``: the loop that this branch closes is not to be unrolled, but for 2 to 4 ``times`` after all else (``objects``);
+        ``unlikely``: ``condition`` seldom holds."""
+        loop = _at_last(times) if times > 1 else _ROLLED if rolled else ""
+        metadata = loop + (_UNLIKELY if unlikely else "")
         self._end(f"br {condition}, label %{then.name}, label %{orelse.name}{metadata}")
 
     def _end(self, text: str) -> None:

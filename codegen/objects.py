@@ -15,6 +15,9 @@ import llvmlite.binding as llvm
 LOOPS, TILE = "loopnest.loops", "loopnest."
 """The loops over tasks, which Numba compiles, and what stands before the name of a tile function, which they call."""
 
+UNROLLED = "llvm.loop.unroll.count"
+"""What a loop is called that is unrolled after all else."""
+
 
 @dataclass(frozen=True)
 class Machine:
@@ -42,6 +45,8 @@ def optimize(texts: Sequence[str], entry: str, machine: Machine) -> Any:
         variable.linkage = "internal"
     module.verify()
     _simplify(module, native)
+    if any(UNROLLED in text for text in texts):
+        _unroll(module, native)
     return module
 
 
@@ -69,6 +74,16 @@ def _simplify(module: Any, native: Any) -> None:
     for function in module.functions:
         if not function.is_declaration:
             simplification.run(function, builder)
+
+
+def _unroll(module: Any, native: Any) -> None:
+    """Unrolls the loops of tile functions that ask for it."""
+    builder = llvm.create_pass_builder(native, llvm.create_pipeline_tuning_options(speed_level=1))
+    unrolling = llvm.create_new_function_pass_manager()
+    unrolling.add_loop_unroll_pass()
+    for function in module.functions:
+        if not function.is_declaration and function.name.startswith(TILE):
+            unrolling.run(function, builder)
 
 
 @cache

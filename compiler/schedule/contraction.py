@@ -22,7 +22,7 @@ walk along the vector axis are packed into scratch memory first, part by part.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from math import prod
 from typing import TYPE_CHECKING
@@ -53,6 +53,7 @@ def lower_contraction(lowering: Lowering, op: Op, define: Define) -> bool:
     contraction = Contraction(lowering, op, define)
     if not contraction.fits():
         return False
+    contraction.settle()
     every = contraction.blocks()
     widest = max(blocks.registers.columns for blocks in every)
     for blocks in every:
@@ -123,6 +124,21 @@ class Contraction:
             return False
         self.band = reusing[-2] if len(reusing) > 1 else None
         return True
+
+    def settle(self) -> None:
+        """Makes a constant of the last axis of an operand that a sum of constant length runs along from end to end: the strides around it
+        are constants then, and addresses of rows need no instructions. Not where other parts of the result read the operand."""
+        lengths = {v: v.extent.value for v in self.reduced if isinstance(v.extent, ir.Const)}
+        buffers = {} if self.lowering.parts else self.lowering.buffers
+        for name, buffer in list(buffers.items()):
+            for load in (e for e in self.loads() if e.buffer is buffer and buffer.shape):
+                last, extent = load.index[-1], buffer.shape[-1]
+                if isinstance(last, ir.Var) and isinstance(extent, ir.Param) and lengths.get(last) == extent.hint:
+                    shape = (*buffer.shape[:-1], ir.Const(extent.hint))
+                    buffers[name] = replace(buffer, shape=shape, strides=ir.contiguous(shape))
+        self.reduce = self.define(*self.index(self.axes))
+        self.term = self.reduce.term(*self.reduced)
+        self.moving = [load for load in self.loads() if depends(load, self.axes[self.vector])]
 
     def walks_inwards(self) -> bool:
         """Whether data that moves along the vector axis lies along what is summed (a matrix times a vector): no order of packing it is
