@@ -273,3 +273,17 @@ def test_loops_around_a_register_tile_stay_loops(monkeypatch: pytest.MonkeyPatch
     source = next(s for s in kernels_of(model, monkeypatch) if "acc" in s.text)
     assembly = emit_kernel(source, resolve("cpu-avx2")).assembly()
     assert assembly.count("vfmadd") == 12
+
+
+@pytest.mark.parametrize(("depth", "times"), [(31, 1), (33, 3), (34, 2), (36, 4), (37, 1)])
+def test_a_long_sum_takes_several_products_an_iteration(depth: int, times: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many as leave no rest; rows are then a constant distance apart, so that one register addresses all of them."""
+    weights = {"w": values(depth, 16, seed=1)}
+    model = make_model([oh.make_node("MatMul", ["a", "w"], ["y"])], {"a": ["M", depth]}, ["y"], weights)
+    for rows in (6, depth):  # as many rows as products: another extent all the same
+        agrees(model, {"a": values(rows, depth)})
+    fixed = make_model([oh.make_node("MatMul", ["a", "w"], ["y"])], {"a": [6, depth]}, ["y"], weights)
+    source = next(s for s in kernels_of(fixed, monkeypatch) if "acc" in s.text)
+    assert f"[n0, {depth}]" in source.text
+    assembly = emit_kernel(source, resolve("cpu-avx2")).assembly()
+    assert assembly.count("vfmadd") == 12 * times
