@@ -95,7 +95,7 @@ def rank(title: str, model: ModelProto, tiles: int, random: np.random.Generator)
     found: list[tuple[Tile, float, float]] = []
     for tile in _spread(direct, tiles, random):
         trial = sites.trial(site, NodeOptions(conv="direct", tile=tile))
-        if trial.digest != direct.digest:
+        if trial.identity != direct.identity:
             found.append((tile, direct.choices.cost(tile), compare(direct.run, trial.run, time.process_time, 0.3).ratio))
     cost = direct.choices.cost
     chosen = Tile(int(direct.choices.taken["tile.m"].value), int(direct.choices.taken["tile.n"].value))

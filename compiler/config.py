@@ -108,14 +108,21 @@ class Tile(_Validated):
     """The tile of a sum of products: ``m`` rows x ``n`` columns in registers, ``k`` products in one go. None leaves it to the target."""
 
     m: int | None = _option(
-        None, integer(1, 4096, optional=True), "kernel", "rows of the register tile (output pixels of a convolution)"
+        None,
+        integer(1, 4096, optional=True),
+        "kernel",
+        "rows of the register tile (output pixels of a convolution, rows of the batch of a recurrence); for attention, queries of a "
+        "task",
     )
-    n: int | None = _option(None, integer(1, 4096, optional=True), "kernel", "columns of the register tile (output channels)")
+    n: int | None = _option(
+        None, integer(1, 4096, optional=True), "kernel", "columns of the register tile (output channels, hidden units)"
+    )
     k: int | None = _option(
         None,
         integer(1, 4096, optional=True),
         "kernel",
-        "products (input channels, for Winograd's algorithm) that are summed in one go; rounding errors grow with them",
+        "products (input channels, for Winograd's algorithm; keys of a block, for attention) that are summed in one go; rounding "
+        "errors grow with them",
     )
 
     def merged(self, over: Tile) -> Tile:
@@ -407,8 +414,8 @@ layout = "plain"
 
 An option of a node beats the one of its operator type, which beats the global one; the extents of a tile merge one by one.
 An unknown key, operator type or node name is an error that names the nearest known one. A node that a pass has folded into another
-one (a BatchNormalization into its Conv), or that is part of the kernel of another one (the Relu after a Conv), has no kernel that its options
-could change: a `ConfigWarning` names the node and the reason, when the plan is made and when it comes from the cache.
+one (a BatchNormalization into its Conv), or that is part of the kernel of another one (the Relu after a Conv), has no kernel that its
+options could change: a `ConfigWarning` names the node and the reason, when the plan is made and when it comes from the cache.
 
 Options of a node or operator type are checked against the schedules of its kernels when they are planned: what a schedule cannot do is
 refused, with what is legal. Options for all kernels act where they can. Tables `[tuned...]` are what `loopnest tune` found; everything

@@ -277,6 +277,7 @@ class Lowering:
             lambda table, array: self.table(f"{node.outputs[0]} {table}", array),
             self.packed,
             self.target,
+            self.choices,
         )
 
     def _operand(self, tensor: Tensor) -> Operand:

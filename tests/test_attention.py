@@ -17,6 +17,7 @@ import loopnest
 from loopnest.compiler.passes import PASSES, Refusal, Rewrite, run_passes
 from loopnest.compiler.passes.attention import attention
 from loopnest.compiler.passes.view import View
+from loopnest.compiler.schedule.attention import blocked
 from tests.graphs import assert_same, load_any, make_model, onnxruntime, reference, tensor, values
 
 node = oh.make_node
@@ -389,3 +390,43 @@ def test_what_is_transposed_and_used_elsewhere_stays() -> None:
     graph = run_passes(load_any(model), PASSES, check=True)
     assert [n.op for n in graph.nodes][-2:] == ["Attention", "Transpose"]
     assert_same(loopnest.compile(model).run(None, it.feeds), onnxruntime(model, it.feeds), 2e-5)
+
+
+# --- block sizes that are asked for ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("least", [1, 8, 12, 28])
+def test_blocks_are_whole_or_large_enough(least: int) -> None:
+    for most in {least, least + 3, 2 * least, max(least, 32), 128}:
+        for total in range(1, 300):
+            size = blocked(total, most, 6, min(total, least))
+            assert size >= min(total, least)
+            assert total % size == 0 or total % size >= least
+            assert size <= most or not any(
+                total % s == 0 or total % s >= least for s in range(max(most // 2 + 1, least), most + 1)
+            )
+
+
+@pytest.mark.parametrize(
+    ("queries", "keys", "causal", "threads"), [(100, 33, False, 1), (33, 100, True, 2), (3, 100, False, 2)]
+)
+def test_block_sizes_change_no_result(queries: int, keys: int, causal: bool, threads: int) -> None:
+    """Those that a schedule cannot have are not taken from options for all kernels."""
+    it = Model((1, 2, queries, keys, 8, 20))
+    if causal:
+        it.step("Add", it.const("mask", np.where(np.tri(queries, keys, 3), 0, -np.inf).astype(np.float32)))
+    model = it.finished()
+    wanted = onnxruntime(model, it.feeds)
+    for m, k in ((8, 1), (16, 12), (17, 13), (24, 31), (32, 64), (4096, 4096)):
+        f = loopnest.compile(model, threads=threads, config={"tile": {"m": m, "k": k}})
+        assert_same(f.run(None, it.feeds), wanted, 2e-5)
+
+
+def test_illegal_block_sizes_are_refused_with_what_is_legal() -> None:
+    model = Model((1, 2, 100, 100, 8, 8)).finished()
+    for tile, message in (
+        ({"m": 1}, "op.Attention.tile.m = 1.*legal: .* to 4096"),
+        ({"k": 1}, "op.Attention.tile.k = 1.*legal: "),
+    ):
+        with pytest.raises(loopnest.ConfigError, match=message):
+            loopnest.compile(model, config={"op": {"Attention": {"tile": tile}}})

@@ -209,3 +209,15 @@ def test_without_optimization() -> None:
         onnxruntime(model, {"x": given["x"]}),
         2e-5,
     )
+
+
+@pytest.mark.parametrize("op", ["LSTM", "GRU", "RNN"])
+@pytest.mark.parametrize(
+    ("batch", "hidden", "tile"), [(5, 33, {"m": 2, "n": 8}), (3, 17, {"m": 3}), (1, 40, {"n": 16}), (7, 9, {"n": 64})]
+)
+def test_tiles_change_no_result(op: str, batch: int, hidden: int, tile: dict[str, int]) -> None:
+    """Rows of the batch and hidden units at a time; those that are too many are not taken from options for all kernels."""
+    given = operands(op, 4, batch, 3, hidden, 2, 1)
+    model = recurrent_model(op, given, {"direction": "bidirectional"})
+    found = loopnest.compile(model, threads=2, config={"tile": tile}).run(None, {"x": given["x"]})
+    assert_same(found, onnxruntime(model, {"x": given["x"]}), 2e-5)

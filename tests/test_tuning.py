@@ -23,12 +23,16 @@ import loopnest
 from benchmarks import cost_model
 from loopnest.codegen.target import resolve
 from loopnest.compiler.cli import main
+from loopnest.compiler.config import Config, NodeOptions
 from loopnest.compiler.notices import ConfigWarning, TuningWarning
+from loopnest.compiler.setup import Setup
 from loopnest.compiler.tuning import search
 from loopnest.compiler.tuning.entries import SPACE
 from loopnest.compiler.tuning.measure import compare
 from loopnest.compiler.tuning.search import Tuned, _Search
 from loopnest.compiler.tuning.signature import processor_key
+from loopnest.compiler.tuning.sites import Sites
+from loopnest.compiler.tuning.space import candidates
 from loopnest.compiler.tuning.store import Journal, read_entries, write_entries
 from loopnest.compiler.tuning.worker import Worker, WorkerFailed
 from tests.graphs import make_model, values
@@ -349,6 +353,45 @@ def test_a_model_is_tuned_used_and_saved(tmp_path: Path) -> None:
     assert kernels(f) == kernels(loopnest.compile(model, config={"tile": {"m": 3, "n": 16}}))
     f.save(tmp_path / "model.lnest")
     np.testing.assert_array_equal(loopnest.load(tmp_path / "model.lnest")(X), f(X))
+
+
+def attention() -> onnx.ModelProto:
+    nodes = [
+        make_node("MatMul", ["q", "k"], ["scores"]),
+        make_node("Softmax", ["scores"], ["p"], axis=-1),
+        make_node("MatMul", ["p", "v"], ["y"]),
+    ]
+    return make_model(nodes, {"q": (2, 80, 8), "k": (2, 8, 80), "v": (2, 80, 8)}, ["y"], {})
+
+
+def recurrence() -> onnx.ModelProto:
+    weights = {"w": values(1, 64, 8), "r": values(1, 64, 16) / 4}
+    return make_model([make_node("LSTM", ["x", "w", "r"], ["y"], hidden_size=16)], {"x": (5, 3, 8)}, ["y"], weights)
+
+
+@pytest.mark.parametrize(
+    ("model", "op", "least"),
+    [
+        (attention(), "Attention", {"tile.m", "tile.k"}),
+        (recurrence(), "LSTM", {"tile.m", "tile.n"}),
+        (product(), "MatMul", {"order"}),
+    ],
+)
+def test_every_kind_of_kernel_has_something_to_try(model: onnx.ModelProto, op: str, least: set[str]) -> None:
+    """Each candidate is another kernel, or is called with other extents, and computes the same."""
+    setup = Setup.of("cpu", Config(), 1)
+    sites = Sites(model.SerializeToString(), setup, {})
+    sites.run()
+    site = next(site for site in sites.sites(1) if site.signature.startswith(op))
+    default = sites.trial(site, NodeOptions())
+    assert least <= default.choices.taken.keys()
+    found = candidates(default, NodeOptions(), {}, setup.target)
+    trials = [sites.trial(site, options) for options in found if options.tile != NodeOptions().tile][:4]
+    assert any(trial.identity != default.identity for trial in trials)
+    for trial in (default, *trials):
+        trial.run()
+        for a, b in zip(trial.outputs(), default.outputs(), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
 
 
 # --- how well the cost model ranks ----------------------------------------------------------------------------------------------------

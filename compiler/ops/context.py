@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from ...ir import dtypes
 from ...ir import loops as ir
 from ...ir.dtypes import DType
 from ...ir.graph import TensorType
+from ..choices import Choices
 from .builder import Builder
 from .infer import InferContext
 
@@ -159,6 +160,8 @@ class Op(InferContext):
     tables: Callable[[str, np.ndarray], ir.Buffer] | None = None
     packs: Callable[[str, Sequence[ir.Expr], Sequence[ir.Var]], ir.Buffer] | None = None
     target: Target | None = None
+    choices: Choices = field(default_factory=Choices)
+    """What the schedule of the kernel may choose."""
 
     def input(self, i: int) -> Operand:
         """Input ``i``; it must be there (see ``has``)."""

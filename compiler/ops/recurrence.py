@@ -24,6 +24,11 @@ from .context import Op
 from .infer import Attributes
 from .registry import lookup
 
+ROWS = 4
+"""Rows of the batch at a time, at most, where nothing else is asked for."""
+VECTORS = 8
+"""Vectors of hidden units at a time, at most."""
+
 
 @dataclass(frozen=True)
 class Unit:
@@ -59,7 +64,10 @@ class Recurrence:
         self.budget = tile.rows * tile.vectors
         gates = self.weights.sizes[1] // max(1, self.units)
         batch = ir.hint(self.batch)
-        most = max(1, min(batch, self.budget // gates, 4))
+        fitting = max(1, min(batch, self.budget // gates))
+        most = self.op.choices.take(
+            "tile.m", min(fitting, ROWS), range(1, fitting + 1), "there are not as many rows or registers"
+        )
         for rows, count, first in ((most, self.batch // most, ir.ZERO), (batch % most, ir.ONE, self.batch // most * most)):
             if rows:
                 with (
@@ -131,9 +139,10 @@ class Recurrence:
         """``update(unit, sums)`` for every hidden unit j, with ``sums[g] = sum_k factor(row, k) * R[first + g, j, k]``."""
         assert self.op.target is not None
         lanes = self.op.target.lanes(self.dtype.bits)
-        most = max(1, min(8, self.budget // (self.rows * gates)))
+        most = max(1, min(VECTORS, self.budget // (self.rows * gates)))
         vectors = next((v for v in range(most, most // 2, -1) if self.units % (v * lanes) == 0), most)
-        columns = min(vectors * lanes, self.units)
+        wanted = self.op.choices.take("tile.n", vectors * lanes, range(lanes, VECTORS * lanes + 1, lanes))
+        columns = min(wanted, self.units)
         blocks, rest = divmod(self.units, columns)
         for start, count, width in ((0, blocks, columns), (blocks * columns, 1, rest)):
             if width:

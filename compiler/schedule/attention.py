@@ -37,6 +37,8 @@ KEYS = 128
 
 KEYS_ALONE = 32
 """The same where there is one tile of queries only, which passes several times by the values: they stay in the first-level cache."""
+LARGEST = 4096
+"""Queries of a task or keys of a block that may be asked for."""
 MANY = 6
 """Tiles of queries that make it worth to copy a block of keys or values that lie scattered over many pages."""
 
@@ -51,7 +53,8 @@ def lower_attention(op: Op, b: Builder, steps: Sequence[Score]) -> None:
 
 
 def blocked(total: int, most: int, unit: int, least: int) -> int:
-    """The size, at most ``most``, of blocks of ``total`` that makes the fewest tiles of ``unit``, no block being smaller than ``least``."""
+    """The size, at most ``most`` where that can be, of blocks of ``total`` that makes the fewest tiles of ``unit``, no block being smaller
+    than ``least``."""
     if total <= most:
         return total
 
@@ -59,8 +62,11 @@ def blocked(total: int, most: int, unit: int, least: int) -> int:
         whole, rest = divmod(total, size)
         return whole * -(-size // unit) + -(-rest // unit)
 
-    sizes = [size for size in range(most, most // 2, -1) if total % size == 0 or total % size >= least]
-    return min(sizes, key=tiles)
+    def fits(size: int) -> bool:
+        return total % size == 0 or total % size >= least
+
+    sizes = [size for size in range(most, max(most // 2, least - 1), -1) if fits(size)]
+    return min(sizes, key=tiles) if sizes else next(size for size in range(most + 1, total + 1) if fits(size))
 
 
 @dataclass(frozen=True)
@@ -87,11 +93,14 @@ class _Columns:
         wide = self.target.vectors * self.narrow
         self.width = wide if heads.m >= wide else self.narrow
         self.least = min(heads.n, max(self.rows(self.narrow), self.narrow))
-        most = KEYS if heads.m > self.width else KEYS_ALONE
+        most = min(heads.n, KEYS if heads.m > self.width else KEYS_ALONE)
+        most = heads.op.choices.take("tile.k", most, range(self.least, LARGEST + 1))
         self.keys = ir.Param("keys", blocked(heads.n, most, self.target.rows, self.least))
         self.padded = heads.m < self.width
         tasks = prod(ir.hint(v.extent) for v in heads.loops if v.extent is not None) * -(-heads.m // QUERIES)
-        most = QUERIES if tasks >= TASKS else QUERIES // 2
+        most = min(heads.m, QUERIES if tasks >= TASKS else QUERIES // 2)
+        if not self.padded:
+            most = heads.op.choices.take("tile.m", most, range(self.width, LARGEST + 1))
         self.queries = ir.Param("queries", heads.m if self.padded else blocked(heads.m, most, self.narrow, self.width))
         self.d, self.e, self.w = ir.Const(heads.d), ir.Const(heads.e), ir.Const(self.width)
 

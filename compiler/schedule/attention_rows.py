@@ -34,7 +34,7 @@ class _Rows:
 
     def emit(self) -> None:
         b, h = self.b, self.h
-        self.keys = ir.Param("keys", min(h.n, KEYS))
+        self.keys = ir.Param("keys", min(h.n, h.op.choices.take("tile.k", min(h.n, KEYS), range(1, 8 * KEYS + 1))))
         self.p = b.scratch("p", h.dtype, (self.keys,))
         self.y = b.scratch("y", h.dtype, (ir.Const(h.e),))
         query = ir.Var("i", extent=ir.Const(h.m))

@@ -48,9 +48,10 @@ class Site:
 
 @dataclass(frozen=True)
 class Trial:
-    """A kernel made with some options. ``run`` computes ``results``, whose padding is unspecified."""
+    """A kernel made with some options. ``run`` computes ``results``, whose padding is unspecified. Trials of one kernel with the same
+    ``identity`` do the same: it is the digest of the code and the extents that it is called with."""
 
-    digest: str
+    identity: tuple[str, tuple[int, ...]]
     choices: Choices
     group: Group
     tensors: Mapping[str, Tensor]
@@ -142,7 +143,8 @@ class Sites:
         random = np.random.default_rng(0)
         arrays = [_aligned(to_layout(_values(tensors[name], random), tensors[name])) for name in inputs]
         results = tuple(_aligned(np.zeros(spec.extents, spec.numpy)) for spec in program.outputs)
-        return Trial(step.key.digest, step.lowered.choices, step.group, tensors, native.bind(arrays, results), results)
+        identity = step.key.digest, step.canonical.values
+        return Trial(identity, step.lowered.choices, step.group, tensors, native.bind(arrays, results), results)
 
 
 def _program(

@@ -28,7 +28,8 @@ def candidates(trial: Trial, options: NodeOptions, constants: Mapping[str, Any],
     the default may make are not among them."""
     choices = trial.choices
     found = [*_algorithms(trial, options, constants, target), *_tiles(choices, options, target)]
-    for name, values in (("order", ("columns", "rows")), ("tile.k", PARTS), ("unroll", UNROLLED), ("prefetch", AHEAD)):
+    parts = (*PARTS, *_near(choices, "tile.k"))
+    for name, values in (("order", ("columns", "rows")), ("tile.k", parts), ("unroll", UNROLLED), ("prefetch", AHEAD)):
         found += _others(choices, options, name, values)
     if "tasks" in choices.taken:
         default = int(choices.taken["tasks"].default)
@@ -53,18 +54,29 @@ def _tiles(choices: Choices, options: NodeOptions, target: Target) -> list[NodeO
     """Other tiles that fit into the registers."""
     if "tile.m" not in choices.taken:
         return []
-    if "tile.n" not in choices.taken:
-        now = int(choices.taken["tile.m"].value)
-        return list(_others(choices, options, "tile.m", (now + 1, now - 1, now + 2, now - 2, now * 2, -(-now // 2))))
     fitting = fitting_tiles(target, 32)
     if choices.cost is None:
-        fitting = [tile for tile in fitting if (tile.m or 0) * (tile.n or 0) >= 8 * target.lanes(32)]
+        near = [other for name in ("tile.m", "tile.n") for other in _others(choices, options, name, _near(choices, name))]
+        if "tile.n" not in choices.taken:
+            return near
+        rows, columns = choices.taken["tile.m"].legal, choices.taken["tile.n"].legal
+        fitting = [t for t in fitting if t.m in rows and t.n in columns and (t.m or 0) * (t.n or 0) >= 8 * target.lanes(32)]
         fitting.sort(key=lambda tile: -(tile.m or 0) * (tile.n or 0))
     else:
+        near = []
         costs = {tile: choices.cost(tile) for tile in fitting}
         least = min(costs.values())
         fitting = sorted((tile for tile in fitting if costs[tile] <= SLOWER * least), key=costs.__getitem__)
-    return [replace(options, tile=options.tile.merged(tile)) for tile in fitting[:TILES]]
+    return [*(replace(options, tile=options.tile.merged(tile)) for tile in fitting[:TILES]), *near]
+
+
+def _near(choices: Choices, name: str) -> tuple[int, ...]:
+    """Values around that of a choice."""
+    choice = choices.taken.get(name)
+    if choice is None:
+        return ()
+    now, step = int(choice.value), choice.legal.step if isinstance(choice.legal, range) else 1
+    return now * 2, -(-now // 2), now + step, now - step, now + 2 * step, now - 2 * step
 
 
 def _others(choices: Choices, options: NodeOptions, name: str, values: tuple[Any, ...]) -> Iterator[NodeOptions]:
