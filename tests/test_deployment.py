@@ -192,13 +192,16 @@ def test_the_server(there: Path, tmp_path: Path, tuned: bool) -> None:
     model = network()
     model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 2
     (tmp_path / "model.onnx").write_bytes(model.SerializeToString())
-    artifact = built(tmp_path, "--model", tmp_path / "model.onnx", *(["--config", DEPLOY / "tuned.toml"] if tuned else []))
+    config = shutil.copy(DEPLOY / "tuned.toml", tmp_path / "tuned.toml") if tuned else None
+    options = ["--config", tmp_path / "tuned.toml", "--tune", "3"] if tuned else []
+    artifact = built(tmp_path, "--model", tmp_path / "model.onnx", *options)
+    if config is not None:  # it is what was written by hand, and what tuning wrote
+        assert {"[op.Conv]", "# What loopnest tune found"} <= {line[:26] for line in config.read_text().splitlines()}
     folder = tmp_path / "there"
     folder.mkdir()
     for path in (artifact, DEPLOY / "serve.py"):
         shutil.copy(path, folder)
     x = values(2, 3, 16, 16)
-    config = DEPLOY / "tuned.toml" if tuned else None
     expected = np.asarray(loopnest.compile(model, config=config)(x))
     with served(there, folder / "model.lnest", folder) as address:
         for _ in range(2):
