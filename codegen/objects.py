@@ -41,10 +41,8 @@ def optimize(texts: Sequence[str], entry: str, machine: Machine) -> Any:
     for function in module.functions:
         if not function.is_declaration and function.name != entry:
             function.linkage = "internal"
-    for variable in module.global_variables:
-        variable.linkage = "internal"
     module.verify()
-    _simplify(module, native)
+    _simplify(module, native, entry)
     if any(UNROLLED in text for text in texts):
         _unroll(module, native)
     return module
@@ -55,14 +53,37 @@ def object_code(texts: Sequence[str], entry: str, machine: Machine) -> bytes:
     return target_machine(machine).emit_object(optimize(texts, entry, machine))
 
 
-def _simplify(module: Any, native: Any) -> None:
-    """Inlines what is small, and runs LLVM's function passes once: vectors, and what to unroll, are decided already.
+def simplified_loops(text: str) -> str:
+    """The loops over tasks as few instructions that are the same for every processor, to be read again with each kernel."""
+    module = llvm.parse_assembly(text)
+    for variable in module.global_variables:
+        variable.linkage = "internal"
+    llvm.initialize_all_targets()
+    builder = _passes(llvm.Target.from_triple(llvm.get_process_triple()).create_target_machine())
+    everything = builder.getFunctionPassManager()
+    for function in module.functions:
+        if not function.is_declaration:
+            everything.run(function, builder)
+    unused = llvm.create_new_module_pass_manager()
+    unused.add_global_dead_code_eliminate_pass()
+    unused.run(module, builder)
+    return str(module)
+
+
+def _passes(native: Any) -> Any:
+    """LLVM's passes of -O1, without those that make vectors."""
+    options = llvm.create_pipeline_tuning_options(speed_level=1)
+    options.loop_vectorization = options.slp_vectorization = False
+    return llvm.create_pass_builder(native, options)
+
+
+def _simplify(module: Any, native: Any, entry: str) -> None:
+    """Inlines what is small, and runs LLVM's function passes once: vectors, and what to unroll, are decided already. The loops over tasks,
+    which ``entry`` consists of, have been through them; there, constants are folded.
 
     What the pipeline of -O3 does besides took longer than all of this, for code that was no faster.
     """
-    options = llvm.create_pipeline_tuning_options(speed_level=1)
-    options.loop_vectorization = options.slp_vectorization = False
-    builder = llvm.create_pass_builder(native, options)
+    builder = _passes(native)
     for function in module.functions:
         if not function.is_declaration and not any(b"noinline" in attribute for attribute in function.attributes):
             function.add_function_attribute("alwaysinline")
@@ -70,10 +91,12 @@ def _simplify(module: Any, native: Any) -> None:
     inlining.add_always_inliner_pass()
     inlining.add_global_dead_code_eliminate_pass()
     inlining.run(module, builder)
-    simplification = builder.getFunctionPassManager()
+    everything, folding = builder.getFunctionPassManager(), llvm.create_new_function_pass_manager()
+    folding.add_instruction_combine_pass()
+    folding.add_simplify_cfg_pass()
     for function in module.functions:
         if not function.is_declaration:
-            simplification.run(function, builder)
+            (folding if function.name == entry else everything).run(function, builder)
 
 
 def _unroll(module: Any, native: Any) -> None:

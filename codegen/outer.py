@@ -20,7 +20,7 @@ from numba.core.compiler_lock import global_compiler_lock
 from numba.core.extending import intrinsic
 from numba.core.runtime.nrt import rtsys
 
-from .objects import LOOPS, TILE
+from .objects import LOOPS, TILE, simplified_loops
 from .source import region_lines
 
 
@@ -51,7 +51,7 @@ def _compile_loops(ranks: tuple[int, ...]) -> str:
     typing_context.refresh()
     compiled: Any = compiler.compile_extra(typing_context, context, namespace["kernel"], arguments, result, flags, {})
     (text,) = compiled.library.texts
-    return text.replace(compiled.fndesc.llvm_func_name, LOOPS)
+    return simplified_loops(text.replace(compiled.fndesc.llvm_func_name, LOOPS))
 
 
 def loops_text(ranks: tuple[int, ...]) -> str:
@@ -106,7 +106,7 @@ def _tile(name: str, rank: int) -> object:
 
 
 class _Library(codegen.JITCodeLibrary):
-    """Keeps the text of what Numba lowers; it is optimized with the tiles of each kernel (see ``objects``)."""
+    """Keeps the text of what Numba lowers, which ``objects`` optimizes."""
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
