@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from ..runtime import later
 from ..runtime.model import CompiledModel
 from ..runtime.program import TensorSpec
 from .config import Config, load_config
@@ -41,7 +42,9 @@ def compile(
 
         return build.compile_dumping(model, setup, shapes or {}, Dump())
     planner = LazyPlanner(model, setup, shapes or {})
-    return callable_of(planner.interface, planner, setup, planner.report)
+    later.wait()  # for what this process has made of the same model
+    with later.held():
+        return callable_of(planner.interface, planner, setup, planner.report)
 
 
 def stages(

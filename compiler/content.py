@@ -33,7 +33,7 @@ class FileContent:
         """Raises ``OSError``."""
         self.path = path
         self._status = _status(path)
-        self._settled = time.time_ns() - self._status[-1] > _SETTLED_NS
+        self.is_settled = time.time_ns() - self._status[-1] > _SETTLED_NS
 
     @property
     def nbytes(self) -> int:
@@ -60,7 +60,7 @@ class FileContent:
     def is_unchanged(self) -> bool:
         """Whether the file still is what ``digest`` is the digest of."""
         try:
-            return self._status == _status(self.path) and (self._settled or self.hashing()() == self.digest)
+            return self._status == _status(self.path) and (self.is_settled or self.hashing()() == self.digest)
         except OSError:
             return False
 
@@ -74,13 +74,9 @@ class Content:
         self._left = limit - (source.stat().st_size if isinstance(source, Path) else len(source))
         if self._left < 0:
             raise ValueError("too large")
-        self._file: FileContent | None = None
+        self._file = FileContent(source) if isinstance(source, Path) else None
         self._external: dict[str, FileContent] = {}
-        if isinstance(source, Path):
-            self._file = FileContent(source)
-            self._wait = self._file.hashing()
-        else:
-            self._wait = _hashing(self._part, len(source))
+        self._wait: Callable[[], str] | None = None
 
     @staticmethod
     def of(model: Model, limit: int = sys.maxsize) -> Content | None:
@@ -95,10 +91,27 @@ class Content:
         except Exception:  # too large for protobuf, no path at all: as good as unknown
             return None
 
+    @property
+    def nbytes(self) -> int:
+        """That of the model without what it refers to."""
+        return self._file.nbytes if self._file else len(self.source)  # type: ignore[arg-type]
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether a change from now on shows; what is not settled is to be hashed before it is read."""
+        return self._file is None or self._file.is_settled
+
+    def start(self) -> None:
+        """Has other threads work out ``digest`` from now on, before it is asked for."""
+        if self._wait is None:
+            self._wait = self._file.hashing() if self._file else _hashing(self._part, len(self.source))  # type: ignore[arg-type]
+
     @cached_property
     def digest(self) -> str | None:
         """The SHA-256 of the model without what it refers to, worked out by other threads; None where it could not be read."""
         try:
+            self.start()
+            assert self._wait is not None
             return self._wait()
         except OSError:
             return None
@@ -120,9 +133,9 @@ class Content:
             self._external_file(name)
 
     def forget(self) -> None:
-        """Lets go of the bytes of a model that is no file."""
+        """Lets go of the bytes of a model that is no file, when ``digest`` is known."""
         if isinstance(self.source, bytes):
-            self._wait()
+            _ = self.digest
             self.source = b""
 
     def is_unchanged(self) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from ..runtime import later
 from ..runtime.cache import KernelCache
 from .build import compile_graph, fix_dims, load
 from .config import Config
@@ -37,6 +38,7 @@ class Explanations:
 
 def explain(model: Model, cache: KernelCache, shapes: Shapes, config: Config, target: str = "cpu") -> Explanations:
     """What of ``model`` is in ``cache``. Raises what ``compile`` raises."""
+    later.wait()
     setup = replace(Setup.of(target, config), cache=cache)
     engine = make_engine(setup)
     engine.kernels = asked = _Asked(None, engine.target)

@@ -7,8 +7,9 @@ plan, the target with its cache sizes, loopnest's own sources, and the versions 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from ..runtime.arrays import ArrayCache
 from ..runtime.cache import source_fingerprint
 from ..runtime.cpus import processor_name
 from ..runtime.direct import Direct
+from ..runtime.later import later
 from ..runtime.model import Key
 from ..runtime.plan_data import Interface, PlanData
 from ..runtime.plans import KeptInterface, KeptPlan, PlanCache
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
 
 Shapes = Mapping[str, Sequence[int]]
 SOURCES = ("codegen/**/*.py", "compiler/**/*.py", "ir/*.py", "runtime/*.py")
+LARGE = 1 << 25
+"""From so many bytes on, a model is hashed, and what was made of it stored, after the compilation; below, at once."""
 PACKAGES = ("llvmlite", "numba", "numpy", "onnx", "ml_dtypes")
 
 
@@ -41,7 +45,9 @@ class KeptModel:
         self, content: Content, setup: Setup, options: str, shapes: Mapping[str, Sequence[int]], plans: PlanCache
     ) -> None:
         self.content = content
-        self.arrays = ArrayCache(plans.files)
+        self._nbytes = content.nbytes
+        self._is_large = self._nbytes >= LARGE
+        self.arrays = ArrayCache(plans.files, patient=self._is_large)
         self._plans = plans
         processor = (
             [processor_name(), setup.threads] if setup.config.tuned else []
@@ -50,6 +56,8 @@ class KeptModel:
         self._options = options
         self._shapes = json.dumps(shapes, sort_keys=True)
         self._files: Mapping[str, str] = {}
+        self._is_new = False
+        """Whether there was nothing of a model of this size, so that no plan can be found until one is stored."""
 
     @staticmethod
     def of(model: Model, setup: Setup, shapes: Shapes) -> KeptModel | None:
@@ -70,9 +78,13 @@ class KeptModel:
 
     def interface(self) -> Interface | None:
         """What the model takes and gives, if the cache knows."""
+        self._is_new = self._is_large and self.content.is_settled and not self._plans.may_have_interface(self._nbytes)
+        if not self._is_new:
+            self.content.start()
         self._plans.bring_driver()  # while the model is hashed
-        key = self._key()
-        found = None if key is None else self._plans.interface(key)
+        _ = self._versions
+        key = None if self._is_new else self._key()
+        found = None if key is None else self._plans.interface(key, self._nbytes)
         if found is None or self.content.external(found.files) != found.files:
             return None
         self._files = found.files
@@ -80,14 +92,17 @@ class KeptModel:
 
     def keep_interface(self, interface: Interface, external: Sequence[str]) -> None:
         """Stores it; ``external`` are the files that the model refers to, by the names that it calls them by."""
+        self._soon(lambda: self._put_interface(interface, external))
+
+    def _put_interface(self, interface: Interface, external: Sequence[str]) -> None:
         key, files = self._key(), self.content.external(external)
         if key is not None and files is not None and self.content.is_unchanged():
             self._files = files
-            self._plans.put_interface(key, KeptInterface(interface, files))
+            self._plans.put_interface(key, self._nbytes, KeptInterface(interface, files))
 
     def plan(self, key: Key, interface: Interface) -> KeptPlan | None:
         """The plan for inputs of this key, if the cache has it."""
-        plan_key = self.plan_key(key)
+        plan_key = None if self._is_new else self.plan_key(key)
         found = None if plan_key is None else self._plans.plan(plan_key, self.arrays)
         try:
             if found is not None:
@@ -98,11 +113,27 @@ class KeptModel:
 
     def keep_plan(self, key: Key, runner: Direct, notices: Notices) -> None:
         """Stores a plan that was made, with what was told of the configuration."""
+        told = notices.as_data()
+        self._soon(lambda: self._put_plan(key, runner, told))
+
+    def forget(self) -> None:
+        """Lets go of the model, which has been read."""
+        self._soon(self.content.forget)
+
+    def _soon(self, work: Callable[[], None]) -> None:
+        """At once, or after the compilation."""
+        if self._is_large:
+            later(work)
+        else:
+            work()
+
+    def _put_plan(self, key: Key, runner: Direct, told: Any) -> None:
+        self._is_new = False
         plan_key = self.plan_key(key)
         if plan_key is not None and self.content.is_unchanged():
             native = runner.native
             data = PlanData(key, runner.picks, native.program)
-            self._plans.put(plan_key, data, native.constants, self.arrays, notices.as_data())
+            self._plans.put(plan_key, data, native.constants, self.arrays, told)
 
     def explain(self, key: Key, external: Sequence[str]) -> str | None:
         """Why the cache has no plan for inputs of this key: the first part of its key that differs from that of the nearest plan there is.
@@ -121,15 +152,20 @@ class KeptModel:
         inputs = [part.hex() if isinstance(part, bytes) else part for part in key]
         return CacheKey((*model.parts, ("files", json.dumps(self._files, sort_keys=True)), ("inputs", json.dumps(inputs))))
 
+    @cached_property
+    def _versions(self) -> tuple[tuple[str, str], ...]:
+        """Loopnest's sources and the packages, as they are before a plan is made."""
+        packages = [f"{name} {version_of(name)}" for name in PACKAGES]
+        return ("loopnest", source_fingerprint(patterns=SOURCES)), ("packages", ", ".join(packages))
+
     def _key(self) -> CacheKey | None:
-        loopnest, packages = source_fingerprint(patterns=SOURCES), [f"{name} {version_of(name)}" for name in PACKAGES]
+        versions = self._versions
         digest = self.content.digest  # waits for it
         if digest is None:
             return None
         return CacheKey(
             (
-                ("loopnest", loopnest),
-                ("packages", ", ".join(packages)),
+                *versions,
                 ("model", digest),
                 ("target", self._target),
                 ("options", self._options),

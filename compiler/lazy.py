@@ -22,6 +22,7 @@ from ..runtime.buffers import Workspaces
 from ..runtime.compile_report import CompileReport
 from ..runtime.direct import Direct
 from ..runtime.foreign import Foreign
+from ..runtime.later import held
 from ..runtime.linker import link
 from ..runtime.model import MAX_PLANS, CompiledModel, Planner, Runner, key_of
 from ..runtime.plan_data import Interface
@@ -81,11 +82,12 @@ class LazyPlanner:
             if found is not None:
                 Notices.of(found.notices).tell()
                 return self._bound(found)
-        staged = self._staged or self._read()[1]
-        from .staged import Stage
+        with held():
+            staged = self._staged or self._read()[1]
+            from .staged import Stage
 
-        staged.engine.notices = Notices(dict(self._notices.found))
-        runner = Stage.make(staged, values).runner
+            staged.engine.notices = Notices(dict(self._notices.found))
+            runner = Stage.make(staged, values).runner
         if self._kept is not None and isinstance(runner, Direct):
             with self._looking():
                 self._kept.keep_plan(key, runner, staged.engine.notices)
@@ -133,7 +135,7 @@ class LazyPlanner:
             with self._looking():
                 kept.keep_interface(interface, tuple(files))
         if kept is not None:
-            kept.content.forget()
+            kept.forget()
         self._interface, self._staged, self.model, self._notices = known or interface, staged, b"", engine.notices
         return interface, staged
 

@@ -157,20 +157,28 @@ class PackedConstants:
         def packed() -> np.ndarray:
             return pack(array if derive is None else derive(array), index, order)
 
+        def key() -> CacheKey:
+            return CacheKey(
+                (
+                    ("packing", source_fingerprint(patterns=("compiler/packing.py", "compiler/schedule/cook_toom.py"))),
+                    ("source", f"{dtypes.from_numpy(array.dtype).name}{list(array.shape)} {source.digest}"),
+                    ("order", text),
+                )
+            )
+
         nbytes = prod(extents_of(order)) * array.dtype.itemsize
         if self.cache is None or nbytes < MAPPED_BYTES:
             return packed()
-        key = CacheKey(
-            (
-                ("packing", source_fingerprint(patterns=("compiler/packing.py", "compiler/schedule/cook_toom.py"))),
-                ("source", f"{dtypes.from_numpy(array.dtype).name}{list(array.shape)} {source.digest}"),
-                ("order", text),
-            )
-        )
-        mapped = self.cache.get(key, nbytes)
+        if self.cache.patient and not self.cache.may_have(nbytes):
+            made = packed()
+            if self.cache.has_room(nbytes):
+                self.cache.put_later(key, made)
+            return made
+        known = key()
+        mapped = self.cache.get(known, nbytes)
         if mapped is None:
             made = packed()
-            mapped = self.cache.put(key, made)
+            mapped = self.cache.put(known, made)
             if mapped is None:
                 return made
         self.cache.set_aside(mapped)  # while a plan is made, the constants are there that others are packed from

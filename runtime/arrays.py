@@ -7,6 +7,8 @@ verified each time that a file is mapped, since kernels compute with whatever th
 from __future__ import annotations
 
 import mmap
+from collections.abc import Callable
+from functools import cached_property
 from math import prod
 from typing import BinaryIO
 
@@ -16,6 +18,7 @@ from ..ir import dtypes
 from ..ir.errors import MALFORMED
 from .buffers import address_of
 from .files import CacheFiles, Damaged
+from .later import later
 from .records import CacheKey, Form
 
 PAGE = 4096
@@ -26,10 +29,13 @@ _FORM = Form(b"LOOPNEST ARRAY 1", "array", PAGE)
 
 class ArrayCache:
     """The arrays of one model by key, mapped from ``files``, each once. Of a model that is larger than half of the cache, the arrays that
-    come first are in it, so that they do not displace each other at each start."""
+    come first are in it, so that they do not displace each other at each start.
 
-    def __init__(self, files: CacheFiles) -> None:
+    With ``patient``, what is made is stored later (``later.py``), and this process uses it where it is, in memory of its own."""
+
+    def __init__(self, files: CacheFiles, *, patient: bool = False) -> None:
         self.files = files
+        self.patient = patient
         self._nbytes = 0
         self._mapped: dict[CacheKey, np.ndarray] = {}
         self._keys: dict[int, CacheKey] = {}  # by address
@@ -41,15 +47,16 @@ class ArrayCache:
             return found
         found = self.files.read(_name(key), lambda file: _map(key, nbytes, file))
         if found is not None:
-            self._nbytes += found.nbytes
-            self._keys[address_of(found)] = key
-            self._mapped[key] = found
+            self._take(key, found)
         return found
 
     def put(self, key: CacheKey, array: np.ndarray) -> np.ndarray | None:
         """Stores an array and maps it; None when that cannot be done."""
         if not self.has_room(array.nbytes) or not self.files.write(_name(key), _encode(key, array)):
             return None
+        if self.patient:
+            self._take(key, array)
+            return array
         return self.get(key, array.nbytes)
 
     @staticmethod
@@ -58,12 +65,29 @@ class ArrayCache:
         if isinstance(array.base, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
             array.base.madvise(mmap.MADV_DONTNEED)
 
+    def put_later(self, key: Callable[[], CacheKey], array: np.ndarray) -> None:
+        """Stores an array when there is time, under a key that is worked out then."""
+        later(lambda: self.put(key(), array))
+
+    def may_have(self, nbytes: int) -> bool:
+        """Whether an array of so many bytes was there when this was first asked."""
+        return any(body + nbytes in self._sizes for body in (PAGE, 2 * PAGE))
+
+    @cached_property
+    def _sizes(self) -> frozenset[int]:
+        return frozenset(file.nbytes for file in self.files.statuses() if file.name.startswith("weights/"))
+
+    def _take(self, key: CacheKey, array: np.ndarray) -> None:
+        self._nbytes += array.nbytes
+        self._keys[address_of(array)] = key
+        self._mapped[key] = array
+
     def has_room(self, nbytes: int) -> bool:
         """Whether so much more of this model belongs into the cache."""
         return self._nbytes + nbytes <= self.files.max_bytes // 2
 
     def key_of(self, array: np.ndarray) -> CacheKey | None:
-        """The key of an array that is mapped, given all of its memory; None for any other."""
+        """The key of an array that is stored, given all of its memory; None for any other."""
         key = self._keys.get(address_of(array))
         return key if key is not None and self._mapped[key].nbytes == array.nbytes else None
 

@@ -23,9 +23,15 @@ def in_threads(work: Callable[[Item], Result], items: Sequence[Item], count: int
         except BaseException as error:
             errors.append(error)
 
-    threads = [threading.Thread(target=run) for _ in range(min(count, len(items)))]
-    for thread in threads:
-        thread.start()
+    threads: list[threading.Thread] = []
+    for _ in range(min(count, len(items))):
+        thread = threading.Thread(target=run)
+        try:
+            thread.start()
+        except RuntimeError:  # the interpreter is ending, or there are too many
+            run()
+            break
+        threads.append(thread)
 
     def wait() -> list[Result]:
         for thread in threads:

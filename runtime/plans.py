@@ -56,12 +56,16 @@ class PlanCache:
         self.kernels = kernels
         self.files = files
 
-    def interface(self, key: CacheKey) -> KeptInterface | None:
-        """The interface stored under ``key``."""
-        return self.files.read(_name(key), lambda file: _read_interface(key, file))
+    def may_have_interface(self, nbytes: int) -> bool:
+        """Whether there is that of any model of ``nbytes``."""
+        return any(name.startswith(f"plans/{nbytes}-") for name in self.files.names("plans"))
 
-    def put_interface(self, key: CacheKey, kept: KeptInterface) -> None:
-        self.files.write(_name(key), _INTERFACE.encode(key, asdict(kept), ()))
+    def interface(self, key: CacheKey, nbytes: int) -> KeptInterface | None:
+        """The interface stored under ``key``, of a model of ``nbytes``."""
+        return self.files.read(_interface_name(key, nbytes), lambda file: _read_interface(key, file))
+
+    def put_interface(self, key: CacheKey, nbytes: int, kept: KeptInterface) -> None:
+        self.files.write(_interface_name(key, nbytes), _INTERFACE.encode(key, asdict(kept), ()))
 
     def plan(self, key: CacheKey, arrays: ArrayCache) -> KeptPlan | None:
         """The plan stored under ``key``, its large constants mapped from ``arrays``; None where anything of it is gone."""
@@ -139,10 +143,14 @@ def _mapped(key: CacheKey, nbytes: int, arrays: ArrayCache) -> np.ndarray | None
     return found
 
 
+def _interface_name(key: CacheKey, nbytes: int) -> str:
+    return f"plans/{nbytes}-{key.digest}.plan"
+
+
 def _store(blob: np.ndarray, arrays: ArrayCache) -> CacheKey | None:
     """The key of a constant that no packing made, by its content."""
     key = CacheKey(((_UNPACKED, hashlib.sha256(bytes_of(blob)).hexdigest()),))
-    found = arrays.get(key, blob.nbytes)
+    found = arrays.get(key, blob.nbytes) if not arrays.patient or arrays.may_have(blob.nbytes) else None
     if found is None:
         found = arrays.put(key, blob)
     if found is None:
