@@ -175,7 +175,7 @@ print(left)
 
 
 @posix
-@short_and_long(8, 400)
+@short_and_long(8, 200)
 @pytest.mark.parametrize("unpacked", [False, True])
 def test_kill_9_while_saving(tmp_path: Path, turns: int, unpacked: bool) -> None:
     """Whoever loads finds the old artifact or the new one, whole; what was left half written goes with the next save."""
