@@ -409,7 +409,7 @@ def test_products_and_sums_are_fused_where_the_target_can(name: str, target: str
 def test_a_function_is_emitted_once_per_module() -> None:
     module = str(loop_module("gelu", F32, 8, uses=12))
     assert module.count("define internal") == 1
-    assert module.count('call <8 x float> @loopnest.gelu.v8f32') == 12
+    assert module.count("call <8 x float> @loopnest.gelu.v8f32") == 12
 
 
 @pytest.mark.parametrize("name, uses, inlined", [("gelu", 12, True), ("sin", 1, True), ("sin", 12, False)])
