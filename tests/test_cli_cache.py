@@ -53,7 +53,8 @@ def test_show(filled: Path) -> None:
     assert text.splitlines()[0] == f"{filled}: {size_text(total)}"
     assert re.search(r"^kernels +2 +\d+\.\d KB +\d{4}-\d\d-\d\d \d\d:\d\d +\d{4}", text, re.MULTILINE)
     assert re.search(r"^weights +1 +1\d\d\.\d KB", text, re.MULTILINE)
-    assert re.search(r"^plans +2 +\d+\.\d KB", text, re.MULTILINE)
+    # the plan and its interface; what LLVM says of this machine, if this process was the first to ask
+    assert re.search(r"^plans +[23] +\d+\.\d KB", text, re.MULTILINE)
     assert re.search(r"^[0-9a-f]{12} +\d+\.\d KB .* MatMul\+Relu$", text, re.MULTILINE)
     assert re.search(r"^[0-9a-f]{12} +\d+\.\d KB .* ReduceMax$", text, re.MULTILINE)
 
