@@ -13,7 +13,8 @@ from collections.abc import Generator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import ClassVar, TypeVar
 
-from .objects import UNROLLED
+UNROLLED = "llvm.loop.unroll.count"
+"""What a loop is called that is unrolled after all else."""
 
 # --- types ------------------------------------------------------------------------------------------------------------------------
 

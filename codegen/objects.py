@@ -12,11 +12,10 @@ from typing import Any
 
 import llvmlite.binding as llvm
 
+from .llvm import UNROLLED
+
 LOOPS, TILE = "loopnest.loops", "loopnest."
 """The loops over tasks, which Numba compiles, and what stands before the name of a tile function, which they call."""
-
-UNROLLED = "llvm.loop.unroll.count"
-"""What a loop is called that is unrolled after all else."""
 
 
 @dataclass(frozen=True)

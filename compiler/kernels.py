@@ -8,10 +8,7 @@ import time
 from collections.abc import Generator, Hashable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cache
 from typing import TYPE_CHECKING
-
-import llvmlite
 
 from ..codegen.source import KernelSource
 from ..codegen.target import Target
@@ -20,6 +17,7 @@ from ..runtime.cache import CacheKey, Claim, KernelCache, source_fingerprint
 from ..runtime.compile_report import CompileReport
 from ..runtime.cpus import available_cpus
 from ..runtime.linker import Linked, link
+from ..runtime.versions import version_of
 from . import progress
 from .jobs import Job, Jobs
 
@@ -244,17 +242,9 @@ def kernel_key(source: KernelSource, target: Target) -> CacheKey:
     return CacheKey(
         (
             ("codegen", source_fingerprint()),
-            ("numba", _numba_version()),
-            ("llvmlite", llvmlite.__version__),
+            ("numba", version_of("numba")),
+            ("llvmlite", version_of("llvmlite")),
             ("target", target.key),
             ("source", source.text),
         )
     )
-
-
-@cache
-def _numba_version() -> str:
-    """The installed version, without importing numba."""
-    from importlib.metadata import version
-
-    return version("numba")

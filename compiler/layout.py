@@ -27,6 +27,7 @@ from .ops.convolution import kernel_extents, padding
 from .ops.infer import InferContext
 from .ops.reduce import reduced_axes
 from .ops.registry import lookup
+from .schedule.prefetching import LINE
 from .tensor import PLAIN, Layout, Tensor
 
 CONVOLUTIONS = frozenset({"Conv", "ConvTranspose"})
@@ -34,8 +35,6 @@ POOLING = frozenset({"MaxPool", "AveragePool", "LpPool", "GlobalAveragePool", "G
 """Reductions that read and write by logical index, channel by channel."""
 CHANNEL_MOVES = frozenset({"Concat", "Split"})
 """Operators that move whole channels: with whole blocks, they work on blocks as on anything else; Concat can move parts of blocks too."""
-LINE = 64
-"""Bytes of a cache line."""
 MIN_USES = 128
 """Products that each element of an image takes part in, from which on blocks of channels made for one convolution pay."""
 

@@ -17,6 +17,7 @@ from math import prod
 from ...ir import loops as ir
 from ..ops.builder import Builder
 from .merging import coefficient, merge_axes, polynomial
+from .prefetching import LINE
 
 CHUNK = 4096
 """Elements of a flat loop that one task does."""
@@ -24,8 +25,6 @@ TASKS = 64
 """Outer loops become parallel until there are this many tasks."""
 GRAIN = 1024
 """Elements that a task should do at least."""
-LINE = 64
-"""Bytes of a transposed block's side: a cache line."""
 PAGE = 4096
 """Bytes of a page of memory."""
 SHORT = 8
