@@ -8,18 +8,21 @@ import sys
 
 from ..codegen import child
 
-_CODE = f"import sys; sys.path[:] = sys.argv[1:]; from {child.__name__} import main; main()"
+_CODE = f"import sys; sys.path[:] = sys.argv[2:]; from {child.__name__} import main; main(early=sys.argv[1] == 'early')"
 
 
 class Helper:
-    """A process that answers messages. None of its methods raises when the process is not there (any more)."""
+    """A process that answers messages. None of its methods raises when the process is not there (any more).
 
-    def __init__(self) -> None:
+    ``early``: the first message will be some time coming; it imports meanwhile what it will need.
+    """
+
+    def __init__(self, *, early: bool = False) -> None:
         self._process: subprocess.Popen[bytes] | None = None
         if sys.executable and not getattr(sys, "frozen", False):
             with contextlib.suppress(OSError, ValueError):
                 self._process = subprocess.Popen(
-                    [sys.executable, "-c", _CODE, *sys.path],
+                    [sys.executable, "-c", _CODE, "early" if early else "", *sys.path],
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=subprocess.DEVNULL,

@@ -17,6 +17,7 @@ class Job:
     """Something to make, called ``key``, by ``here`` in this process or by a helper that gets ``message``.
 
     ``needs`` is the key of what must be there before, and is given to both. ``done`` is called with the result, in whatever thread.
+    Of several the one with the largest ``size`` is made first, so that all processes are done at about the same time.
     """
 
     key: Hashable
@@ -24,6 +25,7 @@ class Job:
     message: Callable[[bytes], Sequence[bytes]]
     done: Callable[[bytes], None]
     needs: Hashable = None
+    size: int = 0
 
 
 @dataclass
@@ -34,6 +36,8 @@ class Jobs:
     """What is there; under None, which is what a job needs that needs nothing, there is nothing."""
     helper_seconds: float = 0.0
     """How long helpers worked."""
+    spare: list[Helper] = field(default_factory=list[Helper])
+    """Helpers that have been started for whoever needs them first."""
     _queue: list[Job] = field(default_factory=list)
     _running: set[Hashable] = field(default_factory=set)
     _failed: dict[Hashable, Exception] = field(default_factory=dict)
@@ -53,7 +57,7 @@ class Jobs:
         """Makes sure that as many helpers have been started."""
         with self._changed:
             while len(self._helpers) < helpers and not self._closed:
-                helper = Helper()
+                helper = self.spare.pop() if self.spare else Helper()
                 thread = threading.Thread(target=self._serve, args=(helper,), name="loopnest helper", daemon=True)
                 self._helpers.append((helper, thread))
                 thread.start()
@@ -92,7 +96,7 @@ class Jobs:
     def _take(self, *, roots_first: bool) -> Job | None:
         """A job that can be done now; helpers do first what others need. The lock is held."""
         ready = (job for job in self._queue if job.needs in self.results)
-        job = min(ready, key=lambda job: (job.needs is None) != roots_first, default=None)
+        job = min(ready, key=lambda job: ((job.needs is None) != roots_first, -job.size), default=None)
         if job is not None:
             self._queue.remove(job)
             self._running.add(job.key)

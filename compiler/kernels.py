@@ -8,6 +8,7 @@ import time
 from collections.abc import Generator, Hashable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 from ..codegen.source import KernelSource
@@ -19,6 +20,7 @@ from ..runtime.cpus import available_cpus
 from ..runtime.linker import Linked, link
 from ..runtime.versions import version_of
 from . import progress
+from .helper import Helper
 from .jobs import Job, Jobs
 
 if TYPE_CHECKING:
@@ -51,6 +53,8 @@ class Kernels:
     cache: KernelCache | None
     target: Target
     report: CompileReport = field(default_factory=CompileReport)
+    spare: list[Helper] = field(default_factory=list[Helper])
+    """Helpers that have been started for the first kernels to compile."""
     _addresses: dict[str, int] = field(default_factory=dict)
     _linked: list[Linked] = field(default_factory=list)
     _objects: dict[str, tuple[bytes, str]] = field(default_factory=dict)
@@ -67,7 +71,7 @@ class Kernels:
         """Within it, ``expect`` makes object code; helpers, if it took any, end with the last of those that are within it."""
         with self._lock:
             self._users += 1
-            jobs = self._jobs = self._jobs or Jobs(dict(_loops))
+            jobs = self._jobs = self._jobs or Jobs(dict(_loops), spare=self.spare)
         try:
             yield jobs
         finally:
@@ -184,11 +188,12 @@ class Kernels:
                 return module.object_code(text.decode())
 
         digest = request.key.digest
-        jobs.add(Job(digest, object_code, module.message, lambda code: self._keep(request, module, code), loops))
+        keep = partial(self._keep, request, module)
+        jobs.add(Job(digest, object_code, module.message, keep, loops, len(module.text)))
         self._asked.add(digest)
         count = sum(isinstance(key, str) for key in self._asked)
-        if count % HELPED == 0:
-            jobs.start(min(available_cpus() - 1, count // HELPED))
+        if self.spare or count % HELPED == 0:
+            jobs.start(min(available_cpus() - 1, max(1, count // HELPED)))
 
     def _loops_of(self, jobs: Jobs, module: KernelModule, request: KernelRequest) -> Hashable:
         """The key of the loops that ``module`` calls. A helper compiles them unless this process has imported Numba already."""

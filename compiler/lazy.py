@@ -20,6 +20,7 @@ import numpy as np
 from ..ir.errors import ModelError
 from ..runtime.buffers import Workspaces
 from ..runtime.compile_report import CompileReport
+from ..runtime.cpus import available_cpus
 from ..runtime.direct import Direct
 from ..runtime.foreign import Foreign
 from ..runtime.later import held
@@ -29,9 +30,13 @@ from ..runtime.plan_data import Interface
 from ..runtime.plans import KeptPlan
 from ..runtime.program import TensorSpec
 from . import progress
+from .helper import Helper
 from .kept import KeptModel, Shapes
 from .notices import Notices
 from .setup import Setup
+
+HELPED_BYTES = 1 << 20
+"""A model of so many bytes seldom has fewer kernels than are worth a helper (``kernels.HELPED``)."""
 
 if TYPE_CHECKING:
     from .frontend.reading import Model
@@ -53,6 +58,9 @@ class LazyPlanner:
     shapes: Shapes = field(default_factory=dict[str, Sequence[int]])
     report: CompileReport = field(default_factory=CompileReport)
     workspaces: Workspaces = field(default_factory=Workspaces)
+    _spare: list[Helper] = field(default_factory=list[Helper])
+    """Helpers that have been started before there is a kernel to compile."""
+    _helped: bool = False
     _kept: KeptModel | None = None
     _interface: Interface | None = None
     _staged: StagedGraph | None = None
@@ -94,6 +102,17 @@ class LazyPlanner:
         return runner
 
     @contextmanager
+    def helped(self) -> Generator[None]:
+        """Within it, a helper is started as soon as it is known that a large model has to be read: it imports what it needs meanwhile."""
+        self._helped = True
+        try:
+            yield
+        finally:
+            self._helped = False
+            while self._spare:
+                self._spare.pop().close()
+
+    @contextmanager
     def _looking(self) -> Generator[None]:
         """What is done in the block is time for the cache."""
         with progress.measuring(self.report), progress.stage("cache", quiet=True):
@@ -113,6 +132,8 @@ class LazyPlanner:
 
     def _read(self) -> tuple[Interface, StagedGraph]:
         """Reads the model, for good."""
+        if self._helped and self._kept is not None and self._kept.content.nbytes >= HELPED_BYTES and available_cpus() > 1:
+            self._spare.append(Helper(early=True))
         from .build import read
         from .engine import make_engine
         from .frontend.tensors import noting_files
@@ -124,7 +145,7 @@ class LazyPlanner:
             if kept is not None:
                 kept.content.note(name)
 
-        engine = make_engine(self.setup, None, self.report, self.workspaces, kept and kept.arrays)
+        engine = make_engine(self.setup, None, self.report, self.workspaces, kept and kept.arrays, self._spare)
         with noting_files(note):
             interface, staged = read(self.model, engine, self.shapes)
         if kept is not None and not kept.content.is_unchanged():

@@ -18,7 +18,7 @@ import loopnest
 from loopnest.codegen import child
 from loopnest.codegen.kernel import KernelModule, emit_kernel
 from loopnest.codegen.target import resolve
-from loopnest.compiler import helper, kernels
+from loopnest.compiler import helper, kernels, lazy
 from loopnest.compiler.helper import Helper
 from loopnest.compiler.jobs import Job, Jobs
 from tests.graphs import make_model, values
@@ -190,6 +190,51 @@ def test_jobs_that_two_threads_wait_for_are_done_once() -> None:
         thread.join()
     assert (sorted(made), made[0]) == (["a", "b", "c"], "a")
     assert (jobs.results["b"], jobs.results["c"]) == (b"ab", b"ac")
+
+
+def test_the_largest_job_that_can_be_done_comes_first() -> None:
+    jobs, made = Jobs({}), list[str]()
+
+    def job(name: str, size: int, needs: str | None) -> Job:
+        return Job(name, lambda _: name.encode(), lambda _: [], lambda done: made.append(done.decode()), needs, size)
+
+    for item in (job("b", 2, "a"), job("c", 9, "a"), job("a", 1, None)):
+        jobs.add(item)
+    jobs.finish(["b", "c"], lambda done: None)
+    assert made == ["a", "c", "b"]
+
+
+@pytest.mark.parametrize("x", [(3, 5), ("n", 5)])
+def test_a_large_model_has_a_helper_before_its_first_kernel(
+    x: tuple[int | str, int], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Where nothing is planned for lack of shapes, it ends without having done anything."""
+    monkeypatch.setenv("LOOPNEST_VERIFY", "0")  # what is verified is not looked for in the cache
+    monkeypatch.setattr(lazy, "available_cpus", lambda: 2)
+    monkeypatch.setattr(lazy, "HELPED_BYTES", 0)
+    started, start = list[bool](), Helper.__init__
+
+    def record(self: Helper, *, early: bool = False) -> None:
+        started.append(early)
+        start(self, early=early)
+
+    monkeypatch.setattr(Helper, "__init__", record)
+    before = children(), threading.active_count()
+    model = make_model([make_node("Tanh", ["x"], ["y"])], {"x": x}, ["y"]).SerializeToString()
+    f = loopnest.compile(model, threads=1, config={"cache_dir": str(tmp_path)})
+    assert (started, children(), threading.active_count()) == ([True], *before)
+    np.testing.assert_allclose(f(values(3, 5)), np.tanh(values(3, 5)), rtol=1e-5)
+    assert (started, children()) == ([True], before[0])
+
+
+def test_a_model_that_cannot_be_read_leaves_no_helper(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOOPNEST_VERIFY", "0")  # what is verified is not looked for in the cache
+    monkeypatch.setattr(lazy, "available_cpus", lambda: 2)
+    monkeypatch.setattr(lazy, "HELPED_BYTES", 0)
+    before = children()
+    with pytest.raises(loopnest.ModelError):
+        loopnest.compile(b"no model")
+    assert children() == before
 
 
 def test_what_a_failed_job_was_needed_for_fails() -> None:
