@@ -74,7 +74,7 @@ def algorithm_of(
         if transforms is None:
             return Algorithm((), f"{options.conv} has no points of evaluation, or too many, for filters of {w.shape[2:]}")
         return Algorithm(transforms, f"the option `conv` is {options.conv}")
-    return _cheapest(w.shape, y.shape)
+    return _cheapest(w.shape, y.shape, groups_of(node))
 
 
 def legal_algorithms(
@@ -101,8 +101,9 @@ def _refusal(
         return f"it computes in {x.dtype}, not float32"
     if node.inputs[1] not in constants:
         return "the filters are not constant"
-    if node.attrs.get("group", 1) != 1:
-        return "it has groups"
+    groups = groups_of(node)
+    if groups > 1 and (w.shape[1] % target.block or w.shape[0] // groups % target.block):
+        return f"its groups make no whole blocks of {target.block} channels"
     if any(s != 1 for s in node.attrs.get("strides") or ()):  # type: ignore[union-attr]
         return "it has strides"
     if any(d != 1 for d in node.attrs.get("dilations") or ()):  # type: ignore[union-attr]
@@ -112,6 +113,10 @@ def _refusal(
     if w.shape[1] < target.block:
         return f"it reads fewer than {target.block} channels"
     return None
+
+
+def groups_of(node: Node) -> int:
+    return int(node.attrs.get("group", 1))  # type: ignore[arg-type]
 
 
 def _transforms(outputs: int, taps: tuple[int, ...]) -> tuple[CookToom, ...] | None:
@@ -144,25 +149,27 @@ def _gain_of_regions(node: Node, tensors: Mapping[str, Tensor], options: NodeOpt
 
 
 @cache
-def _cheapest(filters: tuple[int, ...], result: tuple[int, ...]) -> Algorithm:
+def _cheapest(filters: tuple[int, ...], result: tuple[int, ...], groups: int) -> Algorithm:
     """The algorithm with the least cost, among those that are accurate enough."""
     direct = 2 * prod(result) * prod(filters[1:]) + BYTE_FLOPS * 4 * prod(filters)
     candidates = [t for outputs in (2, 4, 6) if (t := _transforms(outputs, filters[2:])) is not None]
     sound = [t for t in candidates if prod(axis.growth for axis in t) <= MAX_GROWTH]
     if not sound:
         return Algorithm((), f"filters of {filters[2:]} would lose too much precision")
-    best = min(sound, key=lambda t: winograd_cost(t, filters, result))
-    gain = direct / winograd_cost(best, filters, result)
+    best = min(sound, key=lambda t: winograd_cost(t, filters, result, groups))
+    gain = direct / winograd_cost(best, filters, result, groups)
     if gain < MIN_GAIN:
         return Algorithm((), f"{Algorithm(best, '').title} would take {1 / gain:.2f} of the time, by estimate")
     return Algorithm(best, f"{gain:.1f} times as fast, by estimate")
 
 
-def winograd_cost(transforms: tuple[CookToom, ...], filters: tuple[int, ...], result: tuple[int, ...]) -> float:
+def winograd_cost(
+    transforms: tuple[CookToom, ...], filters: tuple[int, ...], result: tuple[int, ...], groups: int = 1
+) -> float:
     """Floating-point operations, with those that take the time of the transforms and of reading the filters."""
     outputs, inputs = filters[:2]
     frequencies = prod(t.size for t in transforms)
     tiles = result[0] * prod(-(-n // t.outputs) for n, t in zip(result[2:], transforms, strict=True))
     into, out = TRANSFORM_FLOPS
-    each = 2 * inputs * outputs + into * inputs + out * outputs
+    each = 2 * inputs * outputs + into * inputs * groups + out * outputs
     return frequencies * (tiles * each + BYTE_FLOPS * 4 * inputs * outputs)

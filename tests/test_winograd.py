@@ -113,11 +113,18 @@ def test_even_and_odd_sums_are_shared(outputs: int, into: int, out: int) -> None
 
 
 def conv_model(
-    shape: Sequence[Any], filters: int, kernel: Sequence[int], pads: Sequence[int], *, fused: bool, seed: int = 0
+    shape: Sequence[Any],
+    filters: int,
+    kernel: Sequence[int],
+    pads: Sequence[int],
+    *,
+    fused: bool,
+    seed: int = 0,
+    groups: int = 1,
 ) -> onnx.ModelProto:
     """A convolution, alone or with bias, residual and activation; ``shape`` may name extents."""
-    constants = {"w": values(filters, shape[1], *kernel, seed=seed + 1)}
-    attributes: dict[str, Any] = {"pads": list(pads), "name": "conv"}
+    constants = {"w": values(filters, shape[1] // groups, *kernel, seed=seed + 1)}
+    attributes: dict[str, Any] = {"pads": list(pads), "name": "conv", "group": groups}
     if not fused:
         return make_model([oh.make_node("Conv", ["x", "w"], ["y"], **attributes)], {"x": list(shape)}, ["y"], constants)
     constants["b"] = values(filters, seed=seed + 2)
@@ -146,11 +153,12 @@ def check(
     algorithm: str,
     *,
     fused: bool = False,
+    groups: int = 1,
     **options: Any,
 ) -> loopnest.CompiledModel:
     """Compiles with ``algorithm`` and compares with ONNX Runtime: at most 1e-4 of the largest value apart, as for whole models."""
     named = [shape[0], shape[1], *(f"n{i}" for i in range(len(kernel)))]
-    model = conv_model(named, filters, kernel, pads, fused=fused)
+    model = conv_model(named, filters, kernel, pads, fused=fused, groups=groups)
     feeds = feeds_of(shape, filters, kernel, pads, fused=fused)
     f = loopnest.compile(model, config={"conv": algorithm, **options})
     (ours,), (theirs,) = f.run(None, feeds), onnxruntime(model, feeds)
@@ -213,6 +221,20 @@ def test_other_windows(sizes: tuple[int, ...], kernel: tuple[int, ...], pads: tu
 def test_many_channels(channels: int, filters: int, size: int) -> None:
     """Output channels in groups and chunks, with rests; sums in parts."""
     check((1, channels, size, size), filters, (3, 3), (1, 1, 1, 1), "winograd4", fused=True, threads=2)
+
+
+@pytest.mark.parametrize(
+    ("groups", "inputs", "outputs", "size", "algorithm", "threads"),
+    [
+        (2, 8, 8, 1, "winograd2", 1), (49, 16, 16, 7, "winograd4", 2), (3, 24, 8, 9, "winograd4", 1), (5, 8, 72, 16, "winograd4", 2),
+        (6, 128, 128, 12, "winograd2", 2), (2, 16, 512, 7, "winograd2", 2), (2, 136, 16, 17, "winograd4", 1),
+        (64, 8, 8, 8, "winograd6", 2), (2, 40, 264, 33, "winograd4", 2),
+    ],
+)  # fmt: skip
+def test_groups(groups: int, inputs: int, outputs: int, size: int, algorithm: str, threads: int) -> None:
+    """Whole blocks of channels in each group; more groups than tasks are wanted, and fewer."""
+    shape, filters, fused = (1 + size % 2, groups * inputs, size, size + groups % 2), groups * outputs, size < 30
+    check(shape, filters, (3, 3), (1, 1, 1, 1), algorithm, fused=fused, groups=groups, threads=threads)
 
 
 @pytest.mark.parametrize("tile", [{"m": 1}, {"m": 5, "n": 8}, {"m": 4, "n": 24}, {"n": 128}])
@@ -314,7 +336,7 @@ def choice(
     ("given", "says"),
     [
         ({"conv": "direct"}, "option `conv` is direct"), ({"block": 0}, "not in blocks"), ({"constant": False}, "not constant"),
-        ({"dtype": dtypes.float64}, "float64"), ({"group": 2}, "groups"),
+        ({"dtype": dtypes.float64}, "float64"), ({"group": 16}, "no whole blocks"),
         ({"strides": (1, 2)}, "strides"),
         ({"dilations": (2, 2)}, "dilated"),
     ],
@@ -344,6 +366,8 @@ def test_what_auto_chooses() -> None:
     assert outputs(14, 256) > 1
     assert outputs(7, 512) <= 2
     assert outputs(1, 512) == 1
+    assert choice((1, 768, 14, 14), (768, 128, 3, 3), group=6).transforms
+    assert not choice((1, 64, 14, 14), (64, 1, 3, 3), group=64).transforms
     assert [t.outputs for t in choice((1, 64, 1, 258), (64, 64, 1, 3)).transforms] == [1, 6]
 
 

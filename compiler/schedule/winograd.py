@@ -1,6 +1,6 @@
 """Convolution by Winograd's algorithm: tiles of results from fewer products, F(m, r) along each spatial axis with more than one tap.
 
-    for block of T tiles, group of output channels in parallel:
+    for group, block of T tiles, part of the output channels in parallel:
         for t in tiles:                                         V[f, t, ci] = (B^T x B) of the tile's window, vectors of channels
         for chunk of output channels:
             for f in frequencies:                               m + r - 1 of them along each axis
@@ -112,7 +112,8 @@ class _Emission:
         self.y = lowering.tensors[op.node.outputs[0]]
         self.dtype = self.y.dtype
         self.block = self.y.layout.block
-        self.outputs, self.inputs = self.weights.sizes[:2]
+        self.groups = int(op.attr("group", 1))
+        self.outputs, self.inputs = self.weights.sizes[0] // self.groups, self.weights.sizes[1]
         self.frequencies = prod(t.size for t in transforms)
         self.input_blocks, self.output_blocks = (-(-n // self.block) for n in (self.inputs, self.outputs))
         extents = [lowering.extents(n) for n in self.y.shape]
@@ -131,7 +132,7 @@ class _Emission:
         known = blocking(tiles, columns, filters, lowering.target, Tile())
         legal = legal_tiles(lowering.target, self.dtype.bits, lowering.options.tile)
         tile = choices.tile(Tile(known.rows, known.columns, PART), **legal, k=range(self.block, 4 * PART + 1, self.block))
-        tasks = choices.take("tasks", MIN_TASKS, range(1, 65))
+        tasks = -(-choices.take("tasks", MIN_TASKS, range(1, 65)) // self.groups)
         self.part = tile.k or PART
         self.prefetches = choices.take("prefetch", AHEAD, range(8 * AHEAD + 1)) > 0
         plan = self.plan = blocking(tiles, columns, filters, lowering.target, tile, tasks)
@@ -142,23 +143,25 @@ class _Emission:
         blocks = (units + (most - 1)) // most
         if ir.hint(blocks) > 1:
             blocks = (units + (2 * most - 1)) // (2 * most) * 2
-        extents = [ir.Const(plan.groups), blocks] if plan.groups > 1 else [blocks]
-        with b.loops("part", extents, "parallel") as part:
-            block = nearly_equal(part[-1], blocks, ir.Const(most), units, units)
+        apart = [ir.Const(n) for n in (self.groups, plan.groups) if n > 1]
+        with b.loops("part", [*apart, blocks], "parallel") as part:
+            *outer, number = part
+            group = outer[0] if self.groups > 1 else ir.ZERO
+            share = outer[-1] if plan.groups > 1 else ir.ZERO
+            block = nearly_equal(number, blocks, ir.Const(most), units, units)
             first = b.let("first", block.first * plan.rows)
             self.shares = max(1, block.least)
             self.count = b.let("count", ir.minimum(block.here * plan.rows, self.tiles - first))
             with b.loop("t", self.count) as t:
                 self._find(t, first + t)
-            self._transform_inputs()
+            self._transform_inputs(group * self.input_blocks)
             whole, rest = divmod(columns // plan.groups, plan.chunk)
             if whole:
                 chunk = ir.Var("chunk", extent=ir.Const(whole))
                 with b.nested([chunk]):
-                    group = part[0] * whole if plan.groups > 1 else ir.ZERO
-                    self._chunk([*part[:-1], chunk], (group + chunk) * plan.chunk, plan.chunk)
+                    self._chunk([*part[:-1], chunk], group * columns + (share * whole + chunk) * plan.chunk, plan.chunk)
             if rest:
-                self._chunk([], ir.Const(whole * plan.chunk), rest)
+                self._chunk(part[:-1], group * columns + whole * plan.chunk, rest)
 
     # --- memory ----------------------------------------------------------------------------------------------------------------
 
@@ -186,7 +189,8 @@ class _Emission:
 
     # --- transforms ------------------------------------------------------------------------------------------------------------
 
-    def _transform_inputs(self) -> None:
+    def _transform_inputs(self, first: ir.Expr) -> None:
+        """V for the blocks of channels from ``first`` on."""
         b = self.b
         before = self._padding()
         cells = list(product(*(range(t.size) for t in self.transforms)))
@@ -196,7 +200,7 @@ class _Emission:
 
                 def load(cell: Cell) -> ir.Expr:
                     at = [o + i - p for o, i, p in zip(place, cell, before, strict=True)]
-                    return self.op.input(0)(image, cb * self.block + v, *at)
+                    return self.op.input(0)(image, (first + cb) * self.block + v, *at)
 
                 def store(cell: Cell, value: ir.Expr) -> None:
                     target = self.v(cells.index(cell), cb, t, v)
