@@ -15,7 +15,7 @@ from .driver import driver
 IDLE_SPIN_US = 100
 """How long a worker looks for steps to share before it sleeps."""
 
-BARRIER_SPIN_US = 100
+BARRIER_SPIN_US = 1000
 """How long a worker waits for the others after a step before it sleeps."""
 
 
