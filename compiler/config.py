@@ -25,7 +25,7 @@ from ..runtime.cache import DEFAULT_MAX_BYTES
 Effect = Literal["kernel", "plan", "none"]
 """What an option changes: ``kernel`` the machine code (and the plan), ``plan`` only which kernels run on what, ``none`` neither."""
 
-Layout = Literal["auto", "plain"]
+Layout = Literal["auto", "plain", "NCHW4c", "NCHW8c", "NCHW16c", "NCHW32c", "NCHW64c"]
 Order = Literal["auto", "columns", "rows", "groups"]
 Algorithm = Literal["auto", "direct", "winograd2", "winograd4", "winograd6"]
 
@@ -137,7 +137,7 @@ class Tile(_Validated):
 
 TILE = Rule("a table with some of the integers m, n, k", _parse_tile)
 ALGORITHM = one_of("auto", "direct", "winograd2", "winograd4", "winograd6")
-LAYOUT = one_of("auto", "plain")
+LAYOUT = one_of("auto", "plain", "NCHW4c", "NCHW8c", "NCHW16c", "NCHW32c", "NCHW64c")
 ORDER = one_of("auto", "columns", "rows", "groups")
 VECTOR = one_of(None, 128, 256, 512)
 FLAG = one_of(True, False)
@@ -154,7 +154,8 @@ class NodeOptions(_Validated):
         "auto",
         LAYOUT,
         "plan",
-        "of activations: `auto` is NCHWc, with one vector of channels innermost, where all readers can have it",
+        "of activations: `auto` is NCHWc, with one vector of channels innermost, where all readers can have it; `NCHW16c` and the like "
+        "are blocks of as many channels, of one, two or four vectors, where what would be in blocks has whole ones",
     )
     conv: Algorithm = _option(
         "auto",

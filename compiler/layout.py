@@ -2,9 +2,10 @@
 
     x (NCHW) -> Conv -> Relu -> Conv -> Softmax        =>        x -> Conv -> [NCHW8c] Relu -> Conv -> [to NCHW] -> Softmax
 
-A convolution makes its output in blocks of the target's lanes, so that a vector holds channels of one pixel; whatever reads elements by
-their logical index (pointwise groups, pooling) keeps the layout it is given. A value that padding convolutions read gets a halo of zeros,
-which its producer writes, so that their loops have no borders. Everything else gets a converted copy.
+A convolution makes its output in blocks of the target's lanes, so that a vector holds channels of one pixel, or in larger ones that an
+option asks for; whatever reads elements by their logical index (pointwise groups, pooling) keeps the layout it is given. A value that
+padding convolutions read gets a halo of zeros, which its producer writes, so that their loops have no borders.
+Everything else gets a converted copy.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from ..codegen.target import Target
 from ..ir import dtypes
 from ..ir.graph import Graph, Node
 from .algorithms import Algorithm, algorithm_of
+from .choices import Choice, IllegalChoice
 from .config import NodeOptions
 from .group import Group
 from .ops.concat import split_sizes
@@ -37,6 +39,14 @@ CHANNEL_MOVES = frozenset({"Concat", "Split"})
 """Operators that move whole channels: with whole blocks, they work on blocks as on anything else; Concat can move parts of blocks too."""
 MIN_USES = 128
 """Products that each element of an image takes part in, from which on blocks of channels made for one convolution pay."""
+VECTORS = (1, 2, 4)
+"""Of a block of channels."""
+WHOLE_VECTORS = "a block is one, two or four vectors of the target"
+
+
+def legal_layouts(target: Target) -> dict[str, int]:
+    """What the option ``layout`` may be on a target, apart from ``auto``, with the channels of a block."""
+    return {str(Layout(block)): block for block in (0, *(n * target.block for n in VECTORS))}
 
 
 @dataclass(frozen=True)
@@ -45,6 +55,8 @@ class LaidOut:
 
     groups: tuple[Group, ...]
     views: dict[Group, dict[str, Tensor]]
+    refused: tuple[tuple[Node, IllegalChoice], ...] = ()
+    """Anchors whose option ``layout`` asks for what they cannot have; they have what they would have without."""
 
 
 def assign_layouts(
@@ -70,6 +82,7 @@ class _Layouts:
     result: list[Group] = field(default_factory=list)
     views: dict[Group, dict[str, Tensor]] = field(default_factory=dict)
     converted: dict[tuple[str, Layout], str] = field(default_factory=dict)
+    refused: list[tuple[Node, IllegalChoice]] = field(default_factory=list)
 
     def run(self) -> LaidOut:
         self.block = self.target.block
@@ -84,32 +97,61 @@ class _Layouts:
         self.graph.outputs = tuple(
             name if self.tensors[name].layout.plain else self.convert(name, PLAIN) for name in self.graph.outputs
         )
-        return LaidOut(tuple(self.result), self.views)
+        return LaidOut(tuple(self.result), self.views, tuple(self.refused))
 
     # --- choice ----------------------------------------------------------------------------------------------------------------
 
     def output_block(self, group: Group) -> int:
         """The channel block in which a group makes its outputs; 0 for row-major."""
+        asked, usual = self.options(group.anchor).layout, self.usual_block(group)
+        if asked == "auto":
+            return usual
+        every = legal_layouts(self.target)
+        legal = {
+            name: block for name, block in every.items() if block in (0, usual) or (usual and self.in_blocks(group, block))
+        }
+        if asked not in legal:
+            channels = self.tensors[group.anchor.outputs[0]].shape[1:2]
+            reason = f"{channels[0]} channels are no such blocks" if usual else "what it makes is not in blocks of channels"
+            choice = Choice("layout", asked, str(Layout(usual)), ("auto", *legal))
+            self.refused.append((group.anchor, IllegalChoice(choice, reason if asked in every else WHOLE_VECTORS)))
+        return legal.get(asked, usual)
+
+    def in_blocks(self, group: Group, block: int) -> bool:
+        """Whether what a group makes, which is in blocks of channels, is in whole ones of ``block``."""
+        node, made = group.anchor, (self.tensors[name] for name in group.outputs)
+        if any(self.blockable(tensor) and tensor.shape[1] % block for tensor in made):
+            return False
+        if node.op in CHANNEL_MOVES:
+            return self.whole_blocks(group, block)
+        return node.op not in CONVOLUTIONS or self.conv_blocks(node, block)
+
+    def usual_block(self, group: Group) -> int:
+        """The block of the target where a convolution can have it, or that of what is read by logical index."""
         anchor = group.anchor
-        options = self.options(anchor)
         out = self.tensors[anchor.outputs[0]]
-        if options.layout == "plain" or not self.blockable(out) or not self.fits(group, out):
+        if not self.blockable(out) or not self.fits(group, out):
             return 0
         if anchor.op in CONVOLUTIONS:
-            return self.block if self.conv_blocks(anchor) else 0
+            return self.block if self.conv_blocks(anchor, self.block) else 0
         if not self.keeps_layout(group):
             return 0
-        blocked = [n for n in group.inputs if self.tensors[n].layout.block]
+        sizes: dict[int, int] = {}
+        for tensor in (self.tensors[n] for n in group.inputs if self.tensors[n].layout.block):
+            sizes[tensor.layout.block] = sizes.get(tensor.layout.block, 0) + tensor.nbytes
+        common = sorted(sizes, key=lambda block: (-sizes[block], block))
+        blocked = {n for n in group.inputs if self.tensors[n].layout.block}
         if anchor.op in CHANNEL_MOVES:
-            together = set(blocked) == set(self.moved(anchor)) - self.constants.keys()
-            return self.block if blocked and together and (self.whole_blocks(group) or self.joined_for_blocks(group)) else 0
-        size = [self.tensors[n].nbytes for n in blocked]
+            if not blocked or blocked != set(self.moved(anchor)) - self.constants.keys():
+                return 0
+            whole = next((block for block in (*common, self.block) if self.whole_blocks(group, block)), 0)
+            return whole or (self.block if self.joined_for_blocks(group) else 0)
         other = [
             self.tensors[n].nbytes
             for n in group.inputs
             if n not in blocked and n not in self.constants and len(self.tensors[n].shape) == len(out.shape)
         ]
-        return self.block if size and sum(size) >= sum(other) else 0
+        return common[0] if common and sum(sizes.values()) >= sum(other) else 0
 
     def blockable(self, tensor: Tensor) -> bool:
         return len(tensor.shape) >= 3 and tensor.dtype is dtypes.float32 and tensor.shape[1] >= self.block
@@ -148,13 +190,14 @@ class _Layouts:
         """What shape inference of a node would see."""
         return _Shapes(node, tuple(None for _ in node.inputs), values, self.tensors)
 
-    def conv_blocks(self, node: Node) -> bool:
+    def conv_blocks(self, node: Node, block: int) -> bool:
+        """Whether no block of a convolution's results has channels of two groups."""
         w = self.tensors[node.inputs[1]]
         groups = int(node.attrs.get("group", 1))  # type: ignore[arg-type]
         if node.inputs[1] not in self.constants:
             return False
         per_in, per_out = (w.shape[1], w.shape[0] // groups) if node.op == "Conv" else (w.shape[0] // groups, w.shape[1])
-        return groups == 1 or (per_in == 1 and per_out == 1) or (per_in % self.block == 0 and per_out % self.block == 0)
+        return groups == 1 or (per_in == 1 and per_out == 1) or (per_in % block == 0 and per_out % block == 0)
 
     def keeps_layout(self, group: Group) -> bool:
         """Whether every node of a group reads and writes by logical index only, without mixing channels across blocks."""
@@ -170,8 +213,8 @@ class _Layouts:
                 return False
         return True
 
-    def whole_blocks(self, group: Group) -> bool:
-        """Concat or Split along the channels, in whole blocks."""
+    def whole_blocks(self, group: Group, block: int) -> bool:
+        """Concat or Split along the channels, in whole blocks of so many."""
         node = group.anchor
         moved = self.moved(node)
         shapes = [self.tensors[name].shape for name in moved]
@@ -182,7 +225,7 @@ class _Layouts:
         if node.op == "Split":
             values = tuple(self.constants.get(name) for name in node.inputs)
             channels += split_sizes(self.shapes(node, values))
-        return all(count % self.block == 0 for count in channels)
+        return all(count % block == 0 for count in channels)
 
     def joined_for_blocks(self, group: Group) -> bool:
         """Whether a Concat along the channels is only read by what reads blocks: those are made at once then, of parts of blocks."""
@@ -197,8 +240,8 @@ class _Layouts:
 
     def joins_parts(self, group: Group) -> bool:
         """Whether a group joins channels in blocks, not all of which are whole: it reads and writes by logical index."""
-        node = group.anchor
-        return node.op == "Concat" and bool(self.tensors[node.outputs[0]].layout.block) and not self.whole_blocks(group)
+        block = self.tensors[group.anchor.outputs[0]].layout.block
+        return group.anchor.op == "Concat" and block > 0 and not self.whole_blocks(group, block)
 
     def moved(self, node: Node) -> tuple[str, ...]:
         """The inputs whose channels a Concat or Split moves."""
@@ -299,25 +342,31 @@ class _Layouts:
         """The layout in which a group reads one of its inputs."""
         tensor, anchor = self.tensors[name], group.anchor
         pads = self.pads(group, name)
+        made = out.layout.block
         if pads is not None:
             grouped = int(anchor.attrs.get("group", 1)) > 1  # type: ignore[arg-type]
-            blocked = grouped or bool(self.algorithm(group).transforms) or self.pays_in_blocks(group, name)
-            block = 0 if not out.layout.block else self.block if blocked else tensor.layout.block
+            block = tensor.layout.block if made else 0
+            if made and (grouped or self.algorithm(group).transforms):
+                block = made
+            elif made and not block and self.pays_in_blocks(group, name):
+                block = self.block if tensor.shape[1] % made else made
             have = tensor.layout.halo or ((0, 0),) * len(pads)
             if block == tensor.layout.block and all(a >= p and b >= q for (a, b), (p, q) in zip(have, pads, strict=True)):
                 return tensor.layout
             return Layout(block, tuple(pads) if any(p or q for p, q in pads) else ())
         if anchor.op in CHANNEL_MOVES and name in self.moved(anchor):
-            return tensor.layout if self.joins_parts(group) and tensor.layout.block else out.layout
-        if not out.layout.block:
+            return tensor.layout if self.joins_parts(group) and tensor.layout.block == made else out.layout
+        if not made:
             return PLAIN if not self.by_index(group) or tensor.layout.block else tensor.layout
-        if tensor.layout.block or tensor.shape == () or name in self.weights(group):
+        if tensor.shape == () or name in self.weights(group):
             return tensor.layout
+        if tensor.layout.block:
+            return tensor.layout if tensor.layout.block == made else Layout(made)
         shape = (1,) * (len(out.shape) - len(tensor.shape)) + tensor.shape
-        if shape[1] == 1 or (out.shape[1] % self.block == 0 and name in self.constants):
+        if shape[1] == 1 or (out.shape[1] % made == 0 and name in self.constants):
             return tensor.layout
-        if tensor.shape == out.shape or (len(tensor.shape) == len(out.shape) and out.shape[1] % self.block):
-            return Layout(self.block)
+        if tensor.shape == out.shape or (len(tensor.shape) == len(out.shape) and out.shape[1] % made):
+            return Layout(made)
         return tensor.layout
 
     def pays_in_blocks(self, group: Group, name: str) -> bool:
@@ -344,7 +393,8 @@ class _Layouts:
         if name in self.constants:
             self.constants[title] = to_layout(self.constants[name], self.tensors[title])
             return title
-        points = all(e == 1 for e in tensor.shape[2:]) and tensor.shape[1] % self.block == 0
+        blocks = [have.block for have in (layout, tensor.layout) if have.block]
+        points = all(e == 1 for e in tensor.shape[2:]) and not any(tensor.shape[1] % block for block in blocks)
         same_memory = points and not layout.halo and not tensor.layout.halo
         node = Node("Reshape" if same_memory else "Identity", (name,), (title,), name=f"{name} to {layout}")
         self.result.append(Group((node,), node, (name,), (title,)))
@@ -376,7 +426,7 @@ class _Layouts:
             any(k != 1 for k in w.shape[2:])
             or x.shape[2:] != y.shape[2:]
             or len(y.shape) < 4
-            or x.layout.block != y.layout.block
+            or bool(x.layout.block) != bool(y.layout.block)
         ):
             return False
         names = [n for n in (*group.inputs, *group.outputs) if n not in node.inputs[1:]]

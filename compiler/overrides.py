@@ -3,7 +3,7 @@ legal; of a node that has no kernel of its own, the user is told."""
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 
 from ..codegen.target import Target
 from ..ir.errors import ConfigError
@@ -12,6 +12,7 @@ from .algorithms import algorithm_of, legal_algorithms
 from .choices import Choices, IllegalChoice
 from .config import Config, NodeOptions
 from .group import Group
+from .layout import WHOLE_VECTORS, legal_layouts
 from .notices import ConfigWarning, Notices, TuningWarning
 from .tensor import Tensor
 
@@ -31,6 +32,22 @@ def without_illegal(error: IllegalChoice, anchor: Node, options: NodeOptions, co
     if config.given(name) is None:
         notices.add(TuningWarning(f"the tuned {error} is ignored (node {anchor.name or anchor.outputs[0]!r})"))
     return options.without(name)
+
+
+def check_layouts(
+    refused: Iterable[tuple[Node, IllegalChoice]],
+    options: Callable[[Node], NodeOptions],
+    config: Config,
+    target: Target,
+    notices: Notices,
+) -> None:
+    """``ConfigError`` for a layout that a table for a node or its operator type sets and that it cannot have, or that is none on
+    ``target``."""
+    if config.layout not in ("auto", *legal_layouts(target)):
+        legal = ", ".join(map(repr, ("auto", *legal_layouts(target))))
+        raise ConfigError(f"layout = {config.layout!r}: {WHOLE_VECTORS}; legal: {legal}")
+    for anchor, error in refused:
+        without_illegal(error, anchor, options(anchor), config, notices)
 
 
 def check_overrides(

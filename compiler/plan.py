@@ -28,7 +28,7 @@ from .layout import LaidOut, assign_layouts
 from .likeness import Lookalikes, likeness, renamed
 from .lowering import Lowered, Lowering
 from .notices import Notices
-from .overrides import check_overrides, ineffective, without_illegal
+from .overrides import check_layouts, check_overrides, ineffective, without_illegal
 from .packing import PackedConstants, Packer
 from .placement import Places, place_parts
 from .tensor import Tensor
@@ -111,7 +111,9 @@ class Planner:
             self.tuned = tuned_options(
                 self.graph, groups, self.tensors, self.constants, self.target, self.config, self.threads, self.notices
             )
-        return assign_layouts(self.graph, groups, self.tensors, self.constants, self.target, self.options)
+        laid_out = assign_layouts(self.graph, groups, self.tensors, self.constants, self.target, self.options)
+        check_layouts(laid_out.refused, self.options, self.config, self.target, self.notices)
+        return laid_out
 
     def options(self, anchor: Node) -> NodeOptions:
         """The options in force for the group around ``anchor``."""

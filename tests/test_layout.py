@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+import onnx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from .graphs import values
+import loopnest
+
+from .graphs import make_model, onnxruntime, values
 from .test_placement import n, steps
 
 EXTENTS = (1, 7, 8, 9, 15, 16, 17, 31, 33)
@@ -109,3 +114,76 @@ def test_parts_of_blocks_that_a_reshape_reads_are_joined_plain() -> None:
         "shape": np.array([1, 2, 12, 5, 9], np.int64),
     }
     assert "Concat" not in steps(nodes, {"x": values(1, 8, 5, 9)}, constants)
+
+
+def convolutions(channels: int, batch: int, size: int) -> onnx.ModelProto:
+    """Convolutions of every kind and what stands between them, on values of ``channels``, 24 and 32 channels."""
+    nodes = [
+        n("Conv", "x a", "first", name="first", pads=[1] * 4), n("Relu", "first", "r"),
+        n("Conv", "r b", "deep", group=channels, pads=[1] * 4, strides=[2, 1]), n("Conv", "deep c", "e"),
+        n("Conv", "deep d", "f", name="narrow", pads=[1] * 4), n("Concat", "e f", "g", name="join", axis=1),
+        n("Conv", "g h", "i", name="three", pads=[1] * 4), n("GlobalAveragePool", "i", "mean"), n("Conv", "mean j", "s"),
+        n("Sigmoid", "s", "t"), n("Mul", "i t", "u"), n("MaxPool", "u", "p", kernel_shape=[3, 3], pads=[1] * 4),
+        n("Conv", "p k", "q", name="groups", group=2, pads=[1] * 4), n("Add", "q i", "sum"), n("Softmax", "sum", "y", name="soft"),
+    ]  # fmt: skip
+    constants = {
+        "a": values(channels, 5, 3, 3), "b": values(channels, 1, 3, 3), "c": values(32, channels, 1, 1), "d": values(24, channels, 3, 3),
+        "h": values(32, 56, 3, 3), "j": values(32, 32, 1, 1), "k": values(32, 16, 3, 3),
+    }  # fmt: skip
+    constants = {name: array / np.float32(array[0].size ** 0.5) for name, array in constants.items()}
+    return make_model(nodes, {"x": [batch, 5, size, size]}, ["y"], constants)
+
+
+LAYOUTS = ({}, *({"layout": name} for name in ("NCHW8c", "NCHW16c", "NCHW32c", "plain")))
+
+
+@pytest.mark.parametrize(
+    ("channels", "batch", "size", "conv"), [(32, 1, 9, "direct"), (16, 2, 17, "winograd4"), (33, 1, 8, "auto")]
+)
+def test_blocks_of_any_size_compute_the_same(channels: int, batch: int, size: int, conv: str) -> None:
+    """For all, and for one convolution among others, before and behind which values are converted."""
+    model, x = convolutions(channels, batch, size), values(batch, 5, size, size)
+    (expected,) = onnxruntime(model, {"x": x})
+    some = {"node": {name: {"layout": "NCHW16c"} for name in ("three", "groups")}, "op": {"Add": {"layout": "NCHW32c"}}}
+    for config in ({"layout": "NCHW16c"}, {"layout": "NCHW32c"}, some):
+        for threads in (1, 2):
+            f = loopnest.compile(model, threads=threads, config={"conv": conv, **config})
+            np.testing.assert_allclose(f(x), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("config", "blocks"), list(zip(LAYOUTS, ({8}, {8}, {8, 16}, {8, 32}, {0}), strict=True)))
+def test_values_are_in_the_blocks_that_are_asked_for_where_they_have_whole_ones(config: Any, blocks: set[int]) -> None:
+    f = loopnest.compile(convolutions(32, 1, 9), config={**config, "vector_bits": 256})
+    made = {step.layout.split("+")[0] for step in f.plans[0].native.program.steps if step.op.startswith("Conv")}  # type: ignore[attr-defined]
+    assert made == {f"NCHW{block}c" if block else "plain" for block in blocks}
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (
+            {"node": {"narrow": {"layout": "NCHW16c"}}},
+            """node."narrow".layout = 'NCHW16c': 24 channels are no such blocks; legal: """,
+        ),
+        (
+            {"op": {"Conv": {"layout": "NCHW32c"}}},
+            "op.Conv.layout = 'NCHW32c': 24 channels are no such blocks; legal: 'auto', 'plain', ",
+        ),
+        (
+            {"node": {"soft": {"layout": "NCHW8c"}}},
+            "what it makes is not in blocks of channels; legal: 'auto', 'plain' (node 'soft')",
+        ),
+        (
+            {"node": {"first": {"layout": "NCHW64c"}}},
+            "a block is one, two or four vectors of the target; legal: 'auto', 'plain', 'NCHW8c'",
+        ),
+        (
+            {"layout": "NCHW4c"},
+            "layout = 'NCHW4c': a block is one, two or four vectors of the target; legal: 'auto', 'plain', 'NCHW8c'",
+        ),
+    ],
+)
+def test_a_layout_that_cannot_be_is_refused_with_what_is_legal(config: Any, message: str) -> None:
+    with pytest.raises(loopnest.ConfigError) as caught:
+        loopnest.compile(convolutions(32, 1, 9), config={**config, "vector_bits": 256})
+    assert message in str(caught.value)

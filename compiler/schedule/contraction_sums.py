@@ -47,17 +47,16 @@ def _uneven(var: ir.Var, values: list[ir.Expr], most: int) -> Sum:
 
 def _reduce_loops(reduce: Reduce, a: Contraction) -> tuple[list[ir.Var], list[ir.Expr]]:
     """Loops over the reduced axes and the axes' values. In a blocked layout the channels come as blocks outside and lanes innermost."""
-    block = a.lowering.target.block
     loops: list[ir.Var] = []
     values: list[ir.Expr] = []
     innermost: list[ir.Var] = []
     buffers = {load.buffer for load in a.loads()}
-    blocked = any(buffer in buffers and a.lowering.tensors[name].layout.block for name, buffer in a.lowering.buffers.items())
+    block = max((a.lowering.tensors[name].layout.block for name, b in a.lowering.buffers.items() if b in buffers), default=0)
     for name, extent in reduce.axes:
         bound = ir.index(extent)
         if ir.is_const(bound, 1):
             values.append(ir.ZERO)
-        elif blocked and not loops and not values and isinstance(bound, ir.Const) and int(bound.value) % block == 0:  # type: ignore[arg-type]
+        elif block and not loops and not values and isinstance(bound, ir.Const) and int(bound.value) % block == 0:  # type: ignore[arg-type]
             outer = ir.Var(f"{name}_o", extent=ir.Const(int(bound.value) // block))  # type: ignore[arg-type]
             lane = ir.Var(f"{name}_i", extent=ir.Const(block))
             if not ir.is_const(outer.extent, 1):  # type: ignore[arg-type]
