@@ -64,7 +64,7 @@ class _Placement:
     offsets: dict[str, int] = field(default_factory=dict)
 
     def run(self) -> list[Group]:
-        self.fresh = {self.places.root(name) for name in self.outputs}
+        self.fresh = {self.places.root(name) for name in self.outputs}  # each is the whole of an output's memory
         kept = [group for group in self.groups if not self.is_cut(group)]
         result: list[Group] = []
         for group in reversed(kept):  # the last one first: what it joins may be joined already, to less, before
@@ -78,7 +78,7 @@ class _Placement:
             return False
         whole, parts = node.inputs[0], [name for name in node.outputs if name]
         root = self.places.root(whole)
-        if root in self.fixed or root in self.outputs or any(name in self.outputs for name in parts):
+        if root in self.fixed or root in self.outputs or any(name in self.fresh for name in parts):
             return False
         if len(parts) < len(node.outputs) or not self.ranges(whole, parts, node):
             return False

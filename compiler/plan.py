@@ -331,14 +331,17 @@ class _Memory:
 
     def place(self, name: str) -> tuple[int, int]:
         """The buffer of a value and the offset there; constants get a buffer when they are first used."""
-        name, offset = self.planner.places.find(name)
-        found = self.numbers.get(name)
+        root, offset = self.planner.places.find(name)
+        found = self.numbers.get(root)
         if found is not None:
+            end, size = offset + self.planner.tensors[name].nbytes, self.specs[found].nbytes
+            if end > size:
+                raise VerificationError(f"{name} ends {end} bytes behind the start of {root}, whose memory has {size}")
             return found, offset
-        array = np.require(self.planner.constants[name], requirements=("C", "A"))
+        array = np.require(self.planner.constants[root], requirements=("C", "A"))
         blob = array.reshape(-1).view(np.uint8)
         self.blobs.append(blob)
-        return self._add(name, BufferSpec("constant", len(self.blobs) - 1, 0, blob.nbytes)), offset
+        return self._add(root, BufferSpec("constant", len(self.blobs) - 1, 0, blob.nbytes)), offset
 
     def step(self, planned: PlannedStep) -> Step:
         arguments: list[tuple[int, int]] = []

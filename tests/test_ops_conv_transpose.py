@@ -51,6 +51,12 @@ def test_two_dimensions(ci: int, co: int, case: dict[str, Any], bias: bool, cons
     transposed(ci, co, 1, case, bias=bias, constant=constant, batch=batch)
 
 
+def test_phases_of_one_weight() -> None:
+    """One channel and a stride as large as the window: a phase is the product with one number."""
+    node = oh.make_node("ConvTranspose", ["x", "w"], ["y"], strides=[3, 3], pads=[1, 0, 1, 1])
+    agrees(make_model([node], {"x": [1, 1, 17, 5]}, ["y"], {"w": values(1, 1, 2, 2)}), {"x": values(1, 1, 17, 5)})
+
+
 @settings(max_examples=10, deadline=None)
 @given(ci=CHANNELS, co=CHANNELS, case=axes(1), bias=st.booleans())
 def test_one_dimension(ci: int, co: int, case: dict[str, Any], bias: bool) -> None:

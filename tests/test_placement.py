@@ -108,6 +108,13 @@ def test_views_of_parts_and_of_the_whole() -> None:
     assert steps(nodes, {"x": values(1, 4, 6)}, constants) == ["Relu", "Tanh", "Softmax"]
 
 
+def test_an_output_that_is_a_view_of_a_part_is_no_place_for_the_whole() -> None:
+    """Its memory is as large as the part; the whole written there would overrun it."""
+    nodes = [n("Relu", "x", "a"), n("Split", "a sizes", "s t", axis=0), n("Unsqueeze", "s zero", "y"), n("Tanh", "t", "z")]
+    constants = {"sizes": np.array([5, 4000]), "zero": np.array([0])}
+    assert steps(nodes, {"x": values(4005)}, constants, ["y", "z"]) == ["Relu", "Split", "Tanh"]
+
+
 @settings(max_examples=10, deadline=None)
 @given(
     sizes=st.lists(st.sampled_from([1, 3, 8, 9, 16]), min_size=2, max_size=4),

@@ -247,7 +247,7 @@ class _Emission:
             used = [v for v in order if isinstance(v, ir.Var) and depends(load, v)]
             if name is None or not all(_known(v) for v in used):
                 return load
-            if used[-1] is self.column and self.stream:
+            if self.stream and used and used[-1] is self.column:
                 return self._in_streams(name, load, used)
             buffer = self.a.lowering.packed(name, load.index, used)
             self.weights.add(buffer)
