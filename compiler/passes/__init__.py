@@ -14,6 +14,7 @@ from . import (
     ranges,
     recurrent,
     reshapes,
+    subsampling,
     taps,
 )
 from .common_subexpressions import merge_equal
@@ -75,6 +76,7 @@ PASSES: tuple[Pass, ...] = (
     rules_pass("fold_scale_and_shift", affine.scale_into_linear, affine.shift_into_linear, level=2),
     rules_pass("lower_batch_norm", affine.batch_norm_alone, level=2),
     rules_pass("drop_dead_taps", taps.conv_without_dead_taps, level=2),
+    rules_pass("subsample_first", subsampling.subsample_first, level=2),
     rules_pass("lower_recurrent", recurrent.project_inputs),
     rules_pass("lower_deformable", deformable.sample_and_convolve),
     rules_pass("simplify_arithmetic", activations.divide_by_constant, activations.small_power, level=2),
