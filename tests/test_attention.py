@@ -289,6 +289,34 @@ def test_a_mask_of_zeros_is_left_out() -> None:
     assert rewritten(it.finished()).attrs == {"steps": ()}
 
 
+def spelled_mask(it: Model, operands: tuple[np.ndarray, np.ndarray]) -> str:
+    """Where(And(a, expanded b), 0, lowest), as exporters make masks of [M, N] of what there is for each key."""
+    m, n = it.shape[2:4]
+    zero, low = it.const("zero", np.array(0, np.float32)), it.const("low", np.array(LOWEST))
+    it.add("Expand", [it.feed("seen", operands[1]), it.const("extents", np.array([1, 1, m, n]))], "wide")
+    it.add("And", [it.const("rows", operands[0]), "wide"], "both")
+    return it.add("Where", ["both", zero, it.add("Cast", [low], "low32", to=1)], "mask")
+
+
+@pytest.mark.parametrize(("queries", "keys"), [(1, 9), (2, 1), (7, 31), (9, 8), (16, 17), (33, 33)])
+def test_what_masks_all_queries_alike_is_read_once_for_each_key(queries: int, keys: int) -> None:
+    it = Model((2, 2, queries, keys, 8, 8))
+    seen = np.arange(2 * keys).reshape(2, 1, 1, keys) % 3 != 1
+    it.step("Add", spelled_mask(it, (np.ones((1, 1, queries, 1), bool), seen)))
+    model = it.finished()
+    assert (rewritten(model).inputs[-1] == "mask") == (queries == 1)
+    it.agrees(model)
+
+
+def test_what_masks_queries_each_in_its_own_way_stays_as_it_is() -> None:
+    it = Model((1, 2, 9, 17, 8, 8))
+    rows = np.arange(9).reshape(1, 1, 9, 1) % 2 == 0
+    it.step("Add", spelled_mask(it, (rows, np.arange(17).reshape(1, 1, 1, 17) != 3)))
+    model = it.finished()
+    assert rewritten(model).inputs[-1] == "mask"
+    it.agrees(model)
+
+
 def test_repeated_heads_are_read_where_they_are() -> None:
     it = Model((1, 6, 9, 12, 8, 8), group=3)
     found = judge(it.finished())

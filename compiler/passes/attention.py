@@ -25,6 +25,8 @@ _MASKED = -1e30
 _MASKED_HALF = -65504.0
 """The same of float16, its lowest number."""
 _MOST_STEPS = 12
+_ELEMENTWISE = ("Where", "And", "Or", "Not", "Cast", "Add", "Sub", "Mul", "Div", "Min", "Max", "Equal", "Less", "Greater")
+"""What exporters make masks of."""
 
 
 @rule("MatMul")
@@ -85,6 +87,7 @@ def _rewrite(view: View, node: Node, found: _Softmax, scores: _Scores) -> Outcom
         return Refusal("batch axes are broadcast after the scores")
     if any(not _broadcasts(view.shape(name), shape) for step in steps for name in step.operands):
         return Refusal("what is done to the scores makes them larger")
+    steps = [replace(step, operands=tuple(make.one_row(name) for name in step.operands)) for step in steps]
     rows = found.zero_rows
     if rows and not _broadcasts(view.shape(rows), (*shape[:-1], 1)):
         return Refusal("probabilities are cleared one by one")
@@ -203,6 +206,38 @@ class _Maker:
         result = self.view.new_value("keys", TensorType(dtype, (*shape[:-2], shape[-1], shape[-2])))
         perm = (*range(len(shape) - 2), len(shape) - 1, len(shape) - 2)
         self.nodes.append(Node("Transpose", (name,), (result,), {"perm": perm}))
+        return result
+
+    def one_row(self, name: str) -> str:
+        """What masks all queries alike, for one query: ``name`` where it does not."""
+        before = len(self.nodes)
+        found = self._one_row(name, _MOST_STEPS)
+        if found is None:
+            del self.nodes[before:]
+        return found or name
+
+    def _one_row(self, name: str, depth: int) -> str | None:
+        """A value that, broadcast along the last axis but one, is ``name``; None where none is found."""
+        shape, dtype, array = self.view.shape(name), self.view.dtype(name), self.view.constant(name)
+        if shape is None or dtype is None:
+            return None
+        if len(shape) < 2 or shape[-2] == 1:
+            return name
+        if array is not None:
+            row = np.ascontiguousarray(array[..., :1, :])
+            return self.view.new_constant(row, "row") if (array == row).all() else None
+        node = self.view.maker(name, "Expand", *_ELEMENTWISE)
+        if node is None or not depth:
+            return None
+        inputs = [self._one_row(value, depth - 1) for value in (node.inputs[:1] if node.op == "Expand" else node.inputs)]
+        rows = [value for value in inputs if value is not None]
+        if len(rows) < len(inputs):
+            return None
+        if node.op == "Expand":
+            return rows[0]
+        extents = np.broadcast_shapes(*(self.view.shape(row) or () for row in rows))
+        result = self.view.new_value("row", TensorType(dtype, extents))
+        self.nodes.append(node.replace(inputs=tuple(rows), outputs=(result,)))
         return result
 
 
