@@ -1,0 +1,1 @@
+"""Random models: whole graphs of operators that nobody thought of together, against ONNX Runtime."""
