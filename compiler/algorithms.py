@@ -102,8 +102,8 @@ def _refusal(
     if node.inputs[1] not in constants:
         return "the filters are not constant"
     groups = groups_of(node)
-    if groups > 1 and (w.shape[1] % target.block or w.shape[0] // groups % target.block):
-        return f"its groups make no whole blocks of {target.block} channels"
+    if groups > 1 and (w.shape[1] % y.layout.block or w.shape[0] // groups % y.layout.block):
+        return f"its groups make no whole blocks of {y.layout.block} channels"
     if any(s != 1 for s in node.attrs.get("strides") or ()):  # type: ignore[union-attr]
         return "it has strides"
     if any(d != 1 for d in node.attrs.get("dilations") or ()):  # type: ignore[union-attr]

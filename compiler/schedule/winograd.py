@@ -30,7 +30,7 @@ from ..ops.context import Op, Reduce
 from .chunks import nearly_equal
 from .cook_toom import CookToom, Matrix, TransformedFilters, multiply
 from .prefetching import AHEAD, PartAhead
-from .register_blocks import legal_tiles
+from .register_blocks import Extent, RegisterBlock, fitting_tiles, legal_tiles, tile_cycles
 from .register_tile import register_tile
 
 if TYPE_CHECKING:
@@ -47,6 +47,8 @@ MIN_TASKS = 8
 """With fewer tasks than this, blocks of tiles are smaller, or the output channels of a block are divided between tasks."""
 MIN_CHANNELS = 128
 """Fewer output channels are not worth transforming the input for once more."""
+LEAST_ROWS = 4
+"""Rows, at least, of a register tile, if there are so many tiles."""
 PAD = 16
 """Elements between the matrices of two frequencies, which would all lie in one set of the first-level cache otherwise."""
 
@@ -80,10 +82,9 @@ class Blocking:
 def blocking(tiles: int, outputs: int, filters: int, target: Target, tile: Tile, tasks: int = MIN_TASKS) -> Blocking:
     """The blocking for so many tiles, output channels (in whole blocks) and bytes of transformed filters, in at least ``tasks`` tasks;
     extents that ``tile`` sets are kept to."""
-    known, lanes = target.register_tile(), target.lanes(32)
-    shapes = [(known.rows, known.vectors), *((known.rows * known.vectors // v, v) for v in (3, 4))]
-    rows, vectors = min(shapes, key=lambda s: (-(-tiles // s[0]) * s[0] > tiles * 17 // 16, s[1]))
-    rows, columns = tile.m or rows, -(-(tile.n or vectors * lanes) // lanes) * lanes
+    lanes, most = target.lanes(32), min(CHUNK, outputs)
+    known = _register_block(tiles, most, target)
+    rows, columns = tile.m or known.rows, -(-(tile.n or known.columns) // lanes) * lanes
     wanted = 48 if filters > 4 * target.l2 else 24
     blocks = max(1, round(tiles / wanted))
     parts = min(-(-tasks // blocks), outputs // MIN_CHANNELS)
@@ -91,7 +92,23 @@ def blocking(tiles: int, outputs: int, filters: int, target: Target, tile: Tile,
     if blocks * groups < tasks // 2:
         blocks = max(blocks, min(tasks // 2, tiles // (2 * rows)))
     each = -(-tiles // (blocks * rows)) * rows if blocks < tasks else -(-wanted // rows) * rows
-    return Blocking(each, rows, min(columns, CHUNK, outputs), min(CHUNK, outputs), groups)
+    return Blocking(each, rows, min(columns, most), most, groups)
+
+
+def _register_block(tiles: int, columns: int, target: Target) -> RegisterBlock:
+    """The register tile that takes the fewest cycles, rows rounded up: the target's own, or one of several vectors and rows (more loads
+    than multiply-adds take longer than counted) of which a whole number covers the columns."""
+    lanes = target.lanes(32)
+
+    def cycles(block: RegisterBlock) -> float:
+        extent = Extent(block.rows, block.columns, PART, lanes)
+        return -(-tiles // block.rows) * tile_cycles(extent, target, 32, Tile(block.rows, block.columns)) / block.columns
+
+    own = target.register_tile()
+    fitting = (RegisterBlock(t.m or 1, t.n or lanes) for t in fitting_tiles(target, 32))
+    least = min(tiles, LEAST_ROWS)
+    others = (t for t in fitting if t.columns > lanes and t.rows >= least and columns % t.columns == 0)
+    return min([RegisterBlock(own.rows, own.vectors * lanes), *others], key=cycles)
 
 
 @dataclass(frozen=True)
