@@ -32,7 +32,8 @@ from .overrides import check_layouts, check_overrides, ineffective, without_ille
 from .packing import PackedConstants, Packer
 from .placement import Places, place_parts
 from .tensor import Tensor
-from .tuning.entries import tuned_options
+from .tuning.entries import tuned_config, tuned_options
+from .tuning.signature import graph_signature
 
 PACKING_THREADS = 2
 
@@ -96,8 +97,8 @@ class Planner:
     """Options by the first output of a group's anchor; what the configuration sets comes first."""
     notices: Notices = field(default_factory=Notices)
 
-    def lay_out(self) -> LaidOut:
-        """Groups, and tensors with their layouts."""
+    def fused(self) -> list[Group]:
+        """Groups, and all tensors, none laid out."""
         self.constants = dict(self.graph.constants)
         self._export_constants()
         for name, kind in self.graph.types.items():
@@ -106,14 +107,26 @@ class Planner:
         for name, array in self.constants.items():
             self.tensors[name] = Tensor(name, dtypes.from_numpy(array.dtype), array.shape)
         apart = {id(node) for node in self.graph.nodes if not self.config.for_node(node.op, node.name).fuse}
-        groups = fuse(self.graph, allowed=lambda node: id(node) not in apart)
+        return fuse(self.graph, allowed=lambda node: id(node) not in apart)
+
+    def lay_out(self) -> LaidOut:
+        """Groups, and tensors with their layouts."""
+        groups = self.fused()
         if self.config.tuned and not self.tuned:
+            self.config = tuned_config(
+                self.graph, groups, self.tensors, self.constants, self.target, self.config, self.threads, self.notices
+            )
             self.tuned = tuned_options(
                 self.graph, groups, self.tensors, self.constants, self.target, self.config, self.threads, self.notices
             )
         laid_out = assign_layouts(self.graph, groups, self.tensors, self.constants, self.target, self.options)
         check_layouts(laid_out.refused, self.options, self.config, self.target, self.notices)
         return laid_out
+
+    def signature(self) -> str:
+        """What names the graph among those that were tuned."""
+        groups = self.fused()
+        return graph_signature(self.graph.inputs, groups, self.graph.outputs, self.tensors, self.constants)
 
     def options(self, anchor: Node) -> NodeOptions:
         """The options in force for the group around ``anchor``."""

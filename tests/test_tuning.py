@@ -34,7 +34,7 @@ from loopnest.compiler.tuning.signature import processor_key
 from loopnest.compiler.tuning.sites import Sites
 from loopnest.compiler.tuning.space import candidates
 from loopnest.compiler.tuning.store import Journal, read_entries, write_entries
-from loopnest.compiler.tuning.worker import Worker, WorkerFailed
+from loopnest.compiler.tuning.worker import Worker, WorkerFailed, _Bench, plain_config
 from tests.graphs import make_model, values
 
 ROOT = Path(__file__).parent.parent
@@ -135,7 +135,9 @@ sys.path[:] = {sys.path!r}
 from loopnest.codegen.child import receive, send
 source, sink = sys.stdin.buffer, sys.stdout.buffer
 COSTS = {{"6": 1.0, "5": 0.8, "4": 1.3, "3": 0.7}}
+LAYOUTS = {{"plain": 2.0, "NCHW8c": 1.0, "NCHW16c": 0.9, "NCHW32c": 0.95}}
 def cost(options):
+    if "layout" in options: return LAYOUTS[options["layout"]]
     m = str(options.get("tile", {{}}).get("m", 6))
     if m == "7": os.abort()
     if m == "8": time.sleep(60)
@@ -146,16 +148,23 @@ while True:
         time.sleep(0.02)
         ratio = cost(message["candidate"]) / cost(message["incumbent"])
         answer = {{"ratio": ratio, "low": ratio - 0.01, "high": ratio + 0.01, "milliseconds": ratio, "pairs": 5}}
+    elif message.get("kernel") == "all":
+        wrong = message["options"].get("layout", "plain") not in LAYOUTS
+        answer = {{"error": "no such layout"}} if wrong else {{"candidates": [{{"layout": name}} for name in LAYOUTS]}}
     elif "kernel" in message:
         answer = {{"candidates": [{{"tile": {{"m": m}}}} for m in (4, 7, 5, 8, 3)]}}
     else:
         answer = {{"kernels": [["large", 9.0, 2], ["small", 1.0, 1], ["tiny", 0.001, 1]]}}
+        if message.get("whole"):
+            answer["graphs"] = ["all", "another part"]
+        if "layout" in message:
+            answer = {{"kernels": [["of " + message["layout"], 8.0, 2]]}}
     send(sink, json.dumps(answer).encode())
 """
 
 
-def searched(path: Path, *, resume: bool = False, most: int | None = None) -> Tuned:
-    worker, entries = Worker({}, (sys.executable, "-c", FAKE)), read_entries(path)
+def searched(path: Path, *, resume: bool = False, most: int | None = None, whole: bool = False) -> Tuned:
+    worker, entries = Worker({"whole": whole}, (sys.executable, "-c", FAKE)), read_entries(path)
     return _Search(path, entries, entries.get("here", {}), "here", worker, None, most, lambda _: None).run(resume=resume)
 
 
@@ -169,6 +178,32 @@ def test_candidates_that_crash_or_hang_are_passed_over(tmp_path: Path, monkeypat
     entry = read_entries(path)["here"]["large"]
     assert entry == {"tile": {"m": 3}, "gain": 1.429, "milliseconds": 0.7, "space": SPACE}
     assert not path.with_name("tuned.toml.journal").exists()
+
+
+def test_the_layout_is_searched_before_kernels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their names, times and entries are those in the layout that won. An entry that is no layout any more is left behind."""
+    monkeypatch.setattr(search, "PATIENCE", 0.4)
+    path = tmp_path / "tuned.toml"
+    for before in ({}, {"layout": "NCHW16c", "gain": 1.111}, {"layout": "NCHW6c", "gain": 7.0}):
+        write_entries(path, {"here": {"all": {**before, "space": SPACE}} if before else {}})
+        found = searched(path, whole=True)
+        assert found.whole is not None
+        assert found.whole.best == {"layout": "NCHW16c"}
+        assert [kernel.signature for kernel in found.kernels] == ["of NCHW16c"]
+        assert found.gain == pytest.approx(1 / 0.9 / 0.7, rel=1e-3)
+        here = read_entries(path)["here"]
+        assert here["of NCHW16c"]["tile"] == {"m": 3}
+        assert here["all"]["layout"] == "NCHW16c" and here["all"]["gain"] == 1.111
+        assert before == {"layout": "NCHW16c", "gain": 1.111} or here["another part"] == here["all"]
+
+
+def test_a_search_of_layouts_that_was_interrupted_goes_on(tmp_path: Path) -> None:
+    path, journal = tmp_path / "tuned.toml", tmp_path / "tuned.toml.journal"
+    Journal(journal, resume=False).add("all", '{"layout": "plain"}', "2.000")
+    Journal(journal, resume=True).add("all", '{"layout": "NCHW8c"}', "it makes the same kernel")
+    found = searched(path, resume=True, most=1, whole=True)
+    assert found.whole is not None and found.whole.best == {"layout": "NCHW16c"}
+    assert read_entries(path)["here"]["all"]["layout"] == "NCHW16c"
 
 
 def test_what_was_killed_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -329,6 +364,109 @@ def test_an_override_of_a_node_without_a_kernel_is_told_once_with_the_reason(nam
             loopnest.compile(folded(), config=config)
         (told,) = (str(warning.message) for warning in caught)
         assert told.startswith(f'the options of node."{name}" have no effect: {reason}'), told
+
+
+# --- the layout of a graph -----------------------------------------------------------------------------------------------------------
+
+
+def network() -> onnx.ModelProto:
+    nodes = [
+        make_node("Conv", ["x", "a"], ["c"], name="first", pads=[1, 1, 1, 1]),
+        make_node("Relu", ["c"], ["r"]),
+        make_node("Conv", ["r", "b"], ["d"], name="second"),
+        make_node("Add", ["c", "d"], ["y"]),
+    ]
+    return make_model(nodes, {"x": (1, 3, 9, 9)}, ["y"], {"a": values(32, 3, 3, 3) / 5, "b": values(32, 32, 1, 1) / 6})
+
+
+def layouts(f: loopnest.CompiledModel) -> set[str]:
+    """Of what the convolutions make, without halos."""
+    steps = f.plans[0].native.program.steps  # type: ignore[attr-defined]
+    return {step.layout.split("+")[0] for step in steps if step.op.startswith("Conv")}
+
+
+def graph_name() -> str:
+    (name,) = Sites(network().SerializeToString(), Setup.of("cpu", Config(vector_bits=256), 1), {}).graphs()
+    return name
+
+
+def in_layout(table: Any, **config: Any) -> loopnest.CompiledModel:
+    place = processor_key(Setup.of("cpu", Config(vector_bits=256)).target, 1)
+    return loopnest.compile(network(), threads=1, config={"vector_bits": 256, **config, "tuned": {place: table}})
+
+
+def test_an_entry_for_a_graph_is_its_layout(tmp_path: Path) -> None:
+    """Other options come first; entries for kernels go by the layout in force; plans from the cache have it too."""
+    name, x = graph_name(), values(1, 3, 9, 9)
+    assert name.startswith("All of 2 Conv") and "1x3x9x9 -> 1x32x9x9" in name
+    entry = {"layout": "NCHW16c", "gain": 1.1, "space": SPACE}
+    for _ in range(2):
+        found = in_layout({name: entry}, cache_dir=str(tmp_path))
+        assert layouts(found) == {"NCHW16c"}
+    assert not found.compile_report.compiled
+    np.testing.assert_allclose(found(x), loopnest.compile(network())(x), rtol=1e-4, atol=1e-5)
+    assert layouts(in_layout({name: entry}, layout="plain")) == {"plain"}
+    assert layouts(in_layout({name: entry}, node={"second": {"layout": "NCHW8c"}})) == {"NCHW8c", "NCHW16c"}
+    assert layouts(in_layout({name: entry}, opt_level=2)) == {"plain"}
+    sites = Sites(network().SerializeToString(), Setup.of("cpu", Config(vector_bits=256, layout="NCHW16c"), 1), {})
+    assert sites.graphs() == [name]
+    (kernel,) = (site.signature for site in sites.sites(1) if site.signature.startswith("Conv+Add"))
+    assert "NCHW16c" in kernel
+    tiled = in_layout({name: entry, kernel: {"tile": {"m": 2, "n": 8}}})
+    assert kernels(tiled) != kernels(found)
+    assert kernels(in_layout({kernel: {"tile": {"m": 2, "n": 8}}})) == kernels(in_layout({}))
+
+
+@pytest.mark.parametrize(
+    ("entry", "reason"),
+    [
+        (
+            {"layout": "NCHW64c"},
+            "layout = 'NCHW64c': a block is one, two or four vectors of the target; legal: 'plain', 'NCHW8c'",
+        ),
+        ({"layout": "NCHW7c"}, "layout = 'NCHW7c': expected one of"),
+        ({"tile": {"m": 2}}, "unknown option tile; known: layout"),
+        ({"layout": "plain", "space": SPACE + 1}, f"for version {SPACE + 1} of the space"),
+    ],
+)
+def test_a_layout_that_does_not_fit_is_ignored_with_the_reason(entry: Any, reason: str) -> None:
+    with pytest.warns(TuningWarning) as caught:
+        found = in_layout({graph_name(): entry}, cache=False)
+    assert reason in str(caught[0].message)
+    assert layouts(found) == {"NCHW8c"}
+
+
+def test_a_kernel_has_no_layout_of_its_own() -> None:
+    with pytest.warns(TuningWarning, match="unknown option layout"):
+        tuned({"layout": "plain"}, cache=False)
+
+
+def test_layouts_are_measured_with_the_whole_model() -> None:
+    """Only what is another plan, and computes the same, is timed."""
+    config = plain_config(Config(vector_bits=256, cache=False))
+    opening = {"model": network().SerializeToString(), "shapes": {}, "config": config, "target": "cpu", "threads": 1}
+    bench = _Bench(opening)
+    (name,) = bench.listing()["graphs"]
+    look = {"kernel": name, "options": {}}
+    assert bench.look(look) == {"candidates": [{"layout": layout} for layout in ("plain", "NCHW16c", "NCHW32c")]}
+    assert {"layout": "NCHW8c"} in bench.look({**look, "options": {"layout": "plain"}})["candidates"]
+    asked = {"kernel": name, "incumbent": {}, "candidate": {"layout": "NCHW16c"}, "seconds": 0.05}
+    assert bench.compare(asked)["pairs"] >= 2
+    assert bench.compare({**asked, "candidate": {"layout": "NCHW8c"}}) == {"error": "it makes the same kernels"}
+    with pytest.raises(loopnest.ConfigError, match="NCHW64c"):
+        bench.look({**look, "options": {"layout": "NCHW64c"}})
+    assert not _Bench({**opening, "layout": "NCHW16c"}).listing()["graphs"], "it has been searched"
+
+
+def test_a_convolutional_network_is_tuned_with_its_layout(tmp_path: Path) -> None:
+    """An entry in the file is what its search begins with, and its kernels are those that are tuned."""
+    path = tmp_path / "tuned.toml"
+    place = processor_key(Setup.of("cpu", Config(vector_bits=256)).target, 1)
+    write_entries(path, {place: {graph_name(): {"layout": "NCHW16c", "gain": 1.1, "space": SPACE}}})
+    found = loopnest.tune(network(), path, trials=0, threads=1, config={"vector_bits": 256})
+    assert found.whole is not None and found.whole.best == {"layout": "NCHW16c"}
+    assert found.gain == pytest.approx(1.1)
+    assert all("NCHW16c" in kernel.signature for kernel in found.kernels if kernel.signature.startswith("Conv"))
 
 
 # --- all of it ------------------------------------------------------------------------------------------------------------------------

@@ -93,6 +93,8 @@ def _summary(found: Tuned) -> str:
         for kernel in found.kernels[:SHOWN]
     ]
     table = format_table(("of the time", "steps", "times as fast", "options", "kernel"), rows, right=(0, 1, 2))
+    if found.whole and found.whole.best:
+        table += f"\nlayout of the model: {_options(found.whole.best)}, {found.whole.gain:.2f} times as fast"
     tail = f"{found.trials} candidates; the model should be {found.gain:.3f} times as fast; {found.path}"
     return "\n".join([table, *(f"failed: {failure}" for failure in found.failed), tail])
 

@@ -5,15 +5,19 @@
     gain = 1.08
     space = 1
 
-Its place is that of a processor and a number of threads: what is fast for one thread may leave another one without work. In files of older
-versions, ``threads`` is a remark in the entry; such an entry is for as many threads, or for any number where it does not say.
+A layout is an entry for a whole graph (``"All of 53 Conv, ..."``): values pass from kernel to kernel. The signatures of kernels have the
+layouts in force, so entries for the kernels of one layout say nothing of those of another.
+
+The place of an entry is that of a processor and a number of threads: what is fast for one thread may leave another one without work.
+In files of older versions, ``threads`` is a remark in the entry, which is for as many threads, or for any number where it does not say.
 
 An entry that does not fit (any more) is ignored with a ``TuningWarning``: it makes nothing wrong that it is not there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
@@ -22,19 +26,21 @@ from ...codegen.target import Target
 from ...ir.errors import ConfigError
 from ...ir.graph import Graph, Node
 from ..algorithms import legal_algorithms
-from ..config import Config, NodeOptions, Tile
+from ..config import Config, Layout, NodeOptions, Tile
 from ..group import Group
-from ..layout import assign_layouts
+from ..layout import WHOLE_VECTORS, assign_layouts, legal_layouts
 from ..notices import Notices, TuningWarning
 from ..tensor import Tensor
-from .signature import processor_key, signature
+from .signature import graph_signature, processor_key, signature
 
 SPACE = 1
 """The version of the space of schedules; entries for another one are not used."""
 REMARKS = frozenset({"gain", "milliseconds", "threads", "space"})
 """What an entry says besides its options."""
 CHOSEN = frozenset({"tile", "conv", "order", "tasks", "unroll", "prefetch"})
-"""The options that tuning sets."""
+"""The options that tuning sets for a kernel."""
+CHOSEN_FOR_ALL = frozenset({"layout"})
+"""The options that tuning sets for a graph."""
 
 
 def tuned_options(
@@ -61,6 +67,44 @@ def tuned_options(
             else:
                 found[anchor.outputs[0]] = options
     return found
+
+
+def tuned_config(
+    graph: Graph,
+    groups: Sequence[Group],
+    tensors: Mapping[str, Tensor],
+    constants: Container[str],
+    target: Target,
+    config: Config,
+    threads: int,
+    notices: Notices,
+) -> Config:
+    """``config`` with the layout that it has for all of ``graph``, where it sets none otherwise."""
+    if not searches_layouts(config):
+        return config
+    name = graph_signature(graph.inputs, groups, graph.outputs, tensors, constants)
+    entry = entries_for(target, threads, config.tuned, notices).get(name)
+    if entry is None:
+        return config
+    try:
+        layout = parse_layout(entry, target)
+    except ConfigError as error:
+        notices.add(_ignored(name, str(error)))
+        return config
+    return replace(config, layout=layout)
+
+
+def parse_layout(entry: Any, target: Target) -> Layout:
+    """The layout of an entry for a graph. Raises ``ConfigError`` for one that the target does not have."""
+    layout = parse_entry(entry, CHOSEN_FOR_ALL).layout
+    if layout not in ("auto", *legal_layouts(target)):
+        raise ConfigError(f"layout = {layout!r}: {WHOLE_VECTORS}; legal: {', '.join(map(repr, legal_layouts(target)))}")
+    return layout
+
+
+def searches_layouts(config: Config) -> bool:
+    """Whether the layout of all values is left open."""
+    return config.layout == "auto" and config.opt_level == 3
 
 
 def entries_for(target: Target, threads: int, tuned: Mapping[str, Any], notices: Notices | None = None) -> dict[str, Any]:
@@ -98,17 +142,17 @@ def signatures(
         yield signature(group, known, arrays), group.anchor, known
 
 
-def parse_entry(entry: Any) -> NodeOptions:
-    """The options of an entry. Raises ``ConfigError`` for what this loopnest does not know."""
+def parse_entry(entry: Any, chosen: frozenset[str] = CHOSEN) -> NodeOptions:
+    """The options of an entry, of those that are ``chosen``. Raises ``ConfigError`` for what this loopnest does not know."""
     if not isinstance(entry, Mapping):
         raise ConfigError(f"expected a table of options, not {entry!r}")
     entry = cast("Mapping[str, Any]", entry)
     if entry.get("space", SPACE) != SPACE:
         raise ConfigError(f"it is for version {entry['space']} of the space of schedules, this loopnest has version {SPACE}")
-    unknown = entry.keys() - REMARKS - CHOSEN
+    unknown = entry.keys() - REMARKS - chosen
     if unknown:
-        raise ConfigError(f"unknown option {', '.join(sorted(unknown))}; known: {', '.join(sorted(CHOSEN))}")
-    options = {key: value for key, value in entry.items() if key in CHOSEN}
+        raise ConfigError(f"unknown option {', '.join(sorted(unknown))}; known: {', '.join(sorted(chosen))}")
+    options = {key: value for key, value in entry.items() if key in chosen}
     if isinstance(options.get("tile"), Mapping):
         options["tile"] = Tile(**options["tile"])
     return NodeOptions(**options)

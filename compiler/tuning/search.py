@@ -1,4 +1,5 @@
-"""``loopnest.tune``: kernel by kernel, those first that take most of the model's time, one choice after the other.
+"""``loopnest.tune``: the layout of the model as a whole, then kernel by kernel, those first that take most of its time, one choice after
+the other.
 
 A candidate differs from the best schedule so far (the incumbent) in one choice. It is measured against it in turns, in a process of its
 own. One that is faster beyond noise is measured once more, against the schedule without tuning; only then is it the new incumbent, and
@@ -67,23 +68,25 @@ class Progress:
 
 @dataclass(frozen=True)
 class Tuned:
-    """What a tuning found: the kernels, the one that takes most first, and the expected gain for the whole model."""
+    """What a tuning found: the kernels, the one that takes most first, all of it with a layout (None where nothing is in blocks of
+    channels, or a configuration says how), and the expected gain for the whole model."""
 
     path: Path
     kernels: tuple[Kernel, ...]
+    whole: Kernel | None
     trials: int
     failed: tuple[str, ...]
 
     @property
     def gain(self) -> float:
         """How many times as fast the model should be."""
-        return _gain(self.kernels)
+        return _gain(self.kernels, self.whole)
 
 
-def _gain(kernels: Sequence[Kernel]) -> float:
+def _gain(kernels: Sequence[Kernel], whole: Kernel | None) -> float:
     before = sum(kernel.milliseconds for kernel in kernels)
     after = sum(kernel.milliseconds / kernel.gain for kernel in kernels)
-    return before / after if after else 1.0
+    return (whole.gain if whole else 1.0) * (before / after if after else 1.0)
 
 
 def tune(
@@ -147,6 +150,11 @@ class _Search:
     most: int | None
     progress: Callable[[Progress], None]
     kernels: list[Kernel] = field(default_factory=list[Kernel])
+    whole: Kernel | None = None
+    graphs: tuple[str, ...] = ()
+    """The signatures that an entry for ``whole`` has: a model may be planned in parts."""
+    patience: float = 0.0
+    """How much longer than one for a kernel a candidate for the whole model may take."""
     trials: int = 0
     failed: list[str] = field(default_factory=list[str])
     started: float = field(default_factory=time.monotonic)
@@ -154,9 +162,12 @@ class _Search:
     def run(self, *, resume: bool) -> Tuned:
         self.journal = Journal(self.path.with_name(f"{self.path.name}.journal"), resume=resume)
         try:
-            listed = self.worker.open()["kernels"]
+            listed = self.worker.open()
+            self.patience = 4 * (time.monotonic() - self.started)
             self.started = time.monotonic()
-            self.kernels = [Kernel(*kernel) for kernel in listed]
+            if listed.get("graphs"):
+                listed = self.lay_out(tuple(listed["graphs"]), listed)
+            self.kernels = [Kernel(*kernel) for kernel in listed["kernels"]]
             total = sum(kernel.milliseconds for kernel in self.kernels)
             worth = [kernel for kernel in self.kernels if kernel.milliseconds >= SHARE * total]
             for kernel in worth:
@@ -170,7 +181,19 @@ class _Search:
             self.worker.close()
         write_entries(self.path, self.entries)
         self.journal.close()
-        return Tuned(self.path, tuple(self.kernels), self.trials, tuple(self.failed))
+        return Tuned(self.path, tuple(self.kernels), self.whole, self.trials, tuple(self.failed))
+
+    def lay_out(self, graphs: tuple[str, ...], listed: dict[str, Any]) -> dict[str, Any]:
+        """Searches the layout, then lists the kernels that the best one has."""
+        self.graphs = graphs
+        whole = self.whole = Kernel(graphs[0], sum(milliseconds for _, milliseconds, _ in listed["kernels"]), 1)
+        self.recall(whole)
+        while self.goes_on() and (whole.left is None or whole.left):
+            self.step(whole)
+        if not whole.best:
+            return listed
+        self.worker.opening["layout"] = whole.best["layout"]
+        return self.worker.open()
 
     def goes_on(self) -> bool:
         late = self.limit is not None and time.monotonic() - self.started >= self.limit
@@ -185,7 +208,7 @@ class _Search:
             kernel.gain = float(gain) if isinstance(gain, int | float) and gain > 0 else 1.0
 
     def step(self, kernel: Kernel) -> None:
-        """One candidate for one kernel."""
+        """One candidate for one kernel, or for the whole model."""
         if kernel.left is None:
             self.look(kernel)
             return
@@ -229,7 +252,7 @@ class _Search:
 
     def compare(self, kernel: Kernel, incumbent: dict[str, Any], candidate: dict[str, Any], seconds: float) -> dict[str, Any]:
         message = {"kernel": kernel.signature, "incumbent": incumbent, "candidate": candidate, "seconds": seconds}
-        answer = self.worker.ask(message, PATIENCE + seconds)
+        answer = self.worker.ask(message, PATIENCE + seconds + (self.patience if kernel is self.whole else 0.0))
         if "error" in answer:
             raise LoopnestError(answer["error"])
         return answer
@@ -237,13 +260,14 @@ class _Search:
     def accept(self, kernel: Kernel, candidate: dict[str, Any], gain: float, milliseconds: float) -> None:
         kernel.best, kernel.gain, kernel.failures, kernel.left = candidate, gain, 0, None
         remarks = {"gain": round(gain, 3), "milliseconds": round(milliseconds, 5), "space": SPACE}
-        self.entries.setdefault(self.place, {})[kernel.signature] = {**candidate, **remarks}
+        for name in self.graphs if kernel is self.whole else (kernel.signature,):
+            self.entries.setdefault(self.place, {})[name] = {**candidate, **remarks}
         write_entries(self.path, self.entries)
 
     def tell(self, kernel: Kernel) -> None:
         elapsed = time.monotonic() - self.started
         left = None if self.limit is None else max(0.0, self.limit - elapsed)
-        self.progress(Progress(self.trials, elapsed, left, kernel.signature, kernel.gain, _gain(self.kernels)))
+        self.progress(Progress(self.trials, elapsed, left, kernel.signature, kernel.gain, _gain(self.kernels, self.whole)))
 
 
 def _text(candidate: Mapping[str, Any]) -> str:

@@ -5,13 +5,16 @@ Conv+Relu, pads 1 1 1 1: 1x64x56x56 NCHW8c, const 64x64x3x3, const 64 -> 1x64x56
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping
+from collections import Counter
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import replace
+from hashlib import sha256
 
 from ...codegen.target import Target
 from ...ir import dtypes
 from ...runtime.cpus import processor_name
 from ..group import Group
-from ..tensor import Tensor
+from ..tensor import PLAIN, Tensor
 
 _USUAL = {
     "auto_pad": ("NOTSET",),
@@ -25,6 +28,8 @@ _USUAL = {
     "beta": (1.0,),
 }
 """Attributes that say nothing where they have no other values than these."""
+SHOWN = 2
+"""Operators that the signature of a graph names."""
 _SHOWN_BY_SHAPES = frozenset({"kernel_shape"})
 
 
@@ -54,3 +59,28 @@ def signature(group: Group, tensors: Mapping[str, Tensor], constants: Container[
 
     inputs = ", ".join(shown(name) for name in group.inputs if name in tensors)
     return f"{', '.join(words)}: {inputs} -> {', '.join(shown(name) for name in group.outputs)}"
+
+
+def graph_signature(
+    inputs: Sequence[str],
+    groups: Sequence[Group],
+    outputs: Sequence[str],
+    tensors: Mapping[str, Tensor],
+    constants: Container[str],
+) -> str:
+    """What a whole graph computes, however its values are laid out: what it has most of, its shapes, and a digest of the signatures of its
+    ``groups``.
+
+    All of 20 Conv, 5 MatMul, 3 other: 1x3x224x224 -> 1x1000 (b5bb9d8014a0)
+    """
+    plain = {name: replace(tensor, layout=PLAIN) for name, tensor in tensors.items()}
+    every = Counter(group.anchor.op for group in groups).most_common()
+    shown = [f"{count} {op}" for op, count in every[:SHOWN]]
+    if others := sum(count for _, count in every[SHOWN:]):
+        shown.append(f"{others} other")
+    before, after = (
+        ", ".join("x".join(map(str, plain[name].shape)) or "scalar" for name in names if name in plain)
+        for names in (inputs, outputs)
+    )
+    digest = sha256("\n".join(signature(group, plain, constants) for group in groups).encode()).hexdigest()
+    return f"All of {', '.join(shown)}: {before} -> {after} ({digest[:12]})"

@@ -18,7 +18,7 @@ from ...runtime.executor import Executable
 from ...runtime.program import ALIGNMENT, BufferSpec, Program, Step, TensorSpec
 from ..build import read
 from ..choices import Choices
-from ..config import NodeOptions
+from ..config import Layout, NodeOptions
 from ..engine import Engine
 from ..group import Group
 from ..kernels import KernelRequest, Kernels
@@ -78,12 +78,25 @@ class _Recording(Engine):
         return plan
 
 
+@dataclass(frozen=True)
+class WholeTrial:
+    """All of a model with a layout. ``identity``: the steps of its plans, their kernels and the layouts of what they make."""
+
+    identity: tuple[tuple[str, str], ...]
+    run: Callable[[], list[Any]]
+
+    def outputs(self) -> list[np.ndarray]:
+        """The results that are numbers."""
+        return [array for array in self.run() if isinstance(array, np.ndarray) and array.dtype.kind in "fiub"]
+
+
 class Sites:
     """The kernels of ``model`` for inputs of the given shapes, those that the configuration has tuned as without that."""
 
     def __init__(self, model: Any, setup: Setup, shapes: Mapping[str, Sequence[int]]) -> None:
         from ..dump import Dump
 
+        self.model, self.shapes = model, shapes
         self.setup = replace(setup, config=replace(setup.config, tuned={}))
         self.engine = _Recording(self.setup, Kernels(setup.cache, setup.target), Dump())
         self.alone = Kernels(None, setup.target)
@@ -120,6 +133,20 @@ class Sites:
     def _planner(self, graph: Graph, tuned: Mapping[str, NodeOptions], pool: ThreadPoolExecutor) -> Planner:
         packs = Packer(self.engine.packs, pool)
         return Planner(graph.copy(), self.setup.target, self.setup.config, packs, lambda _: None, tuned=tuned)
+
+    def graphs(self) -> list[str]:
+        """The signatures of those graphs of the model of which values are in blocks of channels."""
+        blocked = [graph for graph, plan in self.engine.planned if any("NCHW" in step.layout for step in plan.program.steps)]
+        with ThreadPoolExecutor(1) as pool:
+            return list(dict.fromkeys(self._planner(graph, {}, pool).signature() for graph in blocked))
+
+    def whole(self, layout: Layout) -> WholeTrial:
+        """The model with its values in ``layout``."""
+        config = replace(self.setup.config, layout=layout)
+        sites = Sites(self.model, replace(self.setup, config=config), self.shapes)
+        sites.run()  # what needs values to be planned is planned now
+        steps = [step for _, plan in sites.engine.planned for step in plan.program.steps]
+        return WholeTrial(tuple((step.kernel, step.layout) for step in steps), sites.run)
 
     def trial(self, site: Site, options: NodeOptions) -> Trial:
         """The kernel made with ``options``, where the configuration does not say otherwise. Raises ``LoopnestError`` where it cannot be."""

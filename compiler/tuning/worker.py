@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,12 +21,14 @@ import numpy as np
 from ...codegen.child import receive, send
 from ...ir.errors import LoopnestError
 from ..config import Config, load_config
+from ..layout import legal_layouts
 from ..setup import Setup
-from .entries import parse_entry
+from ..tensor import Layout
+from .entries import parse_entry, parse_layout, searches_layouts
 from .measure import compare
 
 if TYPE_CHECKING:
-    from .sites import Site, Trial
+    from .sites import Trial, WholeTrial
 
 _CODE = f"import sys; sys.path[:] = sys.argv[1:]; from {__name__} import main; main()"
 TOLERANCE = 1e-3
@@ -127,35 +129,44 @@ class _Bench:
     def __init__(self, opening: dict[str, Any]) -> None:
         from .sites import Sites
 
-        setup = Setup.of(opening["target"], load_config(opening["config"]), opening["threads"])
+        config = load_config(opening["config"])
+        if "layout" in opening:
+            config = replace(config, layout=opening["layout"])
+        setup = Setup.of(opening["target"], config, opening["threads"])
         self.sites = Sites(opening["model"], setup, opening["shapes"])
-        self.known: dict[str, Trial] = {}
+        self.known: dict[str, Trial | WholeTrial] = {}
+        self.graphs: list[str] = []
         self.clock = time.process_time if setup.threads == 1 else time.perf_counter
 
     def listing(self) -> dict[str, Any]:
-        """All kernels, by what they take in the model."""
+        """All kernels, by what they take in the model, and the graphs whose layout may be searched."""
         self.sites.run()
         found = self.sites.sites()
         self.by_name = {site.signature: site for site in found}
-        return {"kernels": [[s.signature, s.milliseconds, s.count] for s in found]}
+        self.graphs = self.sites.graphs() if searches_layouts(self.sites.setup.config) else []
+        return {"kernels": [[s.signature, s.milliseconds, s.count] for s in found], "graphs": self.graphs}
 
     def look(self, message: dict[str, Any]) -> dict[str, Any]:
         """What may be tried instead of some options."""
         from .space import as_table, candidates
 
+        if message["kernel"] in self.graphs:
+            target = self.sites.setup.target
+            now = parse_layout(message["options"], target)
+            legal = [name for name in legal_layouts(target) if name != (str(Layout(target.block)) if now == "auto" else now)]
+            return {"candidates": [{"layout": name} for name in legal]}
         options = parse_entry(message["options"])
         site = self.by_name[message["kernel"]]
-        trial = self._trial(site, message["options"])
+        trial = self.sites.trial(site, options)
         planned = self.sites.engine.planned[site.graph][0]
         found = candidates(trial, options, planned.constants, self.sites.setup.target)
         return {"candidates": [as_table(candidate) for candidate in found]}
 
     def compare(self, message: dict[str, Any]) -> dict[str, Any]:
         """Times a candidate against the incumbent, if both compute the same."""
-        site = self.by_name[message["kernel"]]
-        old, new = (self._trial(site, message[who]) for who in ("incumbent", "candidate"))
+        old, new = (self._trial(message["kernel"], message[who]) for who in ("incumbent", "candidate"))
         if old.identity == new.identity:
-            return {"error": "it makes the same kernel"}
+            return {"error": "it makes the same kernels"}
         old.run()
         new.run()
         for a, b in zip(old.outputs(), new.outputs(), strict=True):
@@ -164,10 +175,14 @@ class _Bench:
                 return {"error": f"its results differ by {difference:g}"}
         return asdict(compare(old.run, new.run, self.clock, message["seconds"]))
 
-    def _trial(self, site: Site, entry: dict[str, Any]) -> Trial:
-        """A kernel with the options of an entry; the last few are kept."""
-        key = f"{site.signature} {json.dumps(entry, sort_keys=True)}"
-        found = self.known.pop(key, None) or self.sites.trial(site, parse_entry(entry))
+    def _trial(self, name: str, entry: dict[str, Any]) -> Trial | WholeTrial:
+        """A kernel, or the model, with the options of an entry; the last few are kept."""
+        key = f"{name} {json.dumps(entry, sort_keys=True)}"
+        found = self.known.pop(key, None)
+        if found is None and name in self.graphs:
+            found = self.sites.whole(parse_layout(entry, self.sites.setup.target))
+        elif found is None:
+            found = self.sites.trial(self.by_name[name], parse_entry(entry))
         while len(self.known) > 3:
             del self.known[next(iter(self.known))]
         self.known[key] = found
