@@ -347,7 +347,8 @@ class _Memory:
         root, offset = self.planner.places.find(name)
         found = self.numbers.get(root)
         if found is not None:
-            end, size = offset + self.planner.tensors[name].nbytes, self.specs[found].nbytes
+            value, size = self.planner.tensors.get(name), self.specs[found].nbytes
+            end = offset + value.nbytes if value else size  # a packed constant is as large as its memory
             if end > size:
                 raise VerificationError(f"{name} ends {end} bytes behind the start of {root}, whose memory has {size}")
             return found, offset
