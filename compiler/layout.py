@@ -137,7 +137,8 @@ class _Layouts:
         if not self.keeps_layout(group):
             return 0
         sizes: dict[int, int] = {}
-        for tensor in (self.tensors[n] for n in group.inputs if self.tensors[n].layout.block):
+        alike = [t for t in (self.tensors[n] for n in group.inputs) if len(t.shape) == len(out.shape)]
+        for tensor in (tensor for tensor in alike if tensor.layout.block):
             sizes[tensor.layout.block] = sizes.get(tensor.layout.block, 0) + tensor.nbytes
         common = sorted(sizes, key=lambda block: (-sizes[block], block))
         blocked = {n for n in group.inputs if self.tensors[n].layout.block}
@@ -164,6 +165,8 @@ class _Layouts:
                 return False
         if whole:
             return True
+        if any(_is_operand(group, name) for name in self.weights(group)):
+            return False
         for tensor in (self.tensors[n] for n in group.inputs if n not in self.constants and n not in group.anchor.inputs):
             if len(tensor.shape) == len(out.shape) - 1 and tensor.shape[0] > 1:
                 return False
@@ -346,7 +349,8 @@ class _Layouts:
         if pads is not None:
             grouped = int(anchor.attrs.get("group", 1)) > 1  # type: ignore[arg-type]
             block = tensor.layout.block if made else 0
-            if made and (grouped or self.algorithm(group).transforms):
+            ragged = made and out.shape[1] % made > 0 and _is_operand(group, name)
+            if ragged or (made and (grouped or self.algorithm(group).transforms)):
                 block = made
             elif made and not block and self.pays_in_blocks(group, name):
                 block = self.block if tensor.shape[1] % made else made
@@ -361,6 +365,8 @@ class _Layouts:
         if tensor.shape == () or name in self.weights(group):
             return tensor.layout
         if tensor.layout.block:
+            if len(tensor.shape) < len(out.shape):
+                return PLAIN  # its second axis is not the one of the output's channels
             return tensor.layout if tensor.layout.block == made else Layout(made)
         shape = (1,) * (len(out.shape) - len(tensor.shape)) + tensor.shape
         if shape[1] == 1 or (out.shape[1] % made == 0 and name in self.constants):
@@ -445,6 +451,11 @@ class _Shapes(InferContext):
 
     def shape(self, i: int) -> tuple[int, ...]:
         return self.tensors[self.node.inputs[i]].shape
+
+
+def _is_operand(group: Group, name: str) -> bool:
+    """Whether nodes besides the anchor read a value: whole blocks of it, where the output is in blocks."""
+    return any(name in node.inputs for node in group.nodes if node is not group.anchor)
 
 
 def _flat(tensor: Tensor) -> Tensor:

@@ -57,6 +57,23 @@ def test_an_operand_in_another_order_is_read_in_blocks() -> None:
         steps(nodes, {"x": values(1, 16, 7, width)}, {"w": values(16, 16, 3, 3), "v": values(8, 16, 1, 1)})
 
 
+@pytest.mark.parametrize("channels", [17, 33])
+def test_an_image_that_is_an_operand_too_is_read_in_blocks(channels: int) -> None:
+    """Whole blocks of channels are written, so whole ones are read, though the convolution alone would read a plain image."""
+    nodes = [n("Relu", "x", "a"), n("Conv", "a w b", "c", pads=[1] * 4), n("Add", "c a", "y")]
+    steps(nodes, {"x": values(1, channels, 9, 9)}, {"w": values(channels, channels, 3, 3), "b": values(channels)})
+    own_weights = [n("Conv", "x w", "c", pads=[1] * 4), n("Add", "c w", "y")]
+    steps(own_weights, {"x": values(17, 17, 3, 3)}, {"w": values(17, 17, 3, 3, seed=1)})
+
+
+@pytest.mark.parametrize("operand", [(1, 16, 1, 5, 9), (2, 16, 16, 5, 9), (16, 5, 9), (5, 9)])
+def test_an_operand_of_another_rank_has_its_channels_elsewhere(operand: tuple[int, ...]) -> None:
+    nodes = [n("Conv", "x w", "c", pads=[1] * 4), n("Sub", "c t", "y")]
+    steps(nodes, {"x": values(1, 16, 5, 9), "t": values(*operand, seed=3)}, {"w": values(16, 16, 3, 3)})
+    both = [n("Conv", "x w", "c", pads=[1] * 4), n("Conv", "t v", "d", pads=[1] * 2), n("Sub", "c d", "y")]
+    steps(both, {"x": values(1, 17, 17, 9), "t": values(17, 17, 9)}, {"w": values(17, 17, 3, 3), "v": values(17, 17, 3)})
+
+
 @pytest.mark.parametrize("batch", [1, 2])
 def test_what_follows_a_join_in_place_is_apart(batch: int) -> None:
     """GhostNet: both halves are written where they are joined, in blocks, and the residual is added to them there."""
