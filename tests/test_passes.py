@@ -379,6 +379,22 @@ def test_dead_code_is_removed() -> None:
     assert set(graph.types) == {"x", "y"}
 
 
+def test_what_folding_reads_goes_at_once() -> None:
+    """Weights that are standardized in the graph: one set of them is in memory, not one for each step."""
+    nodes = [
+        node("ReduceMean", ["w"], ["m"]),
+        node("Sub", ["w", "m"], ["d"]),
+        node("Mul", ["d", "d"], ["q"]),
+        node("Add", ["q", "w"], ["s"]),
+        node("MatMul", ["x", "s"], ["y"]),
+    ]
+    graph = run_passes(
+        load_any(make_model(nodes, X, ["y"], {"w": values(5, 5)})), [rules_pass("fold", constants.fold_constants)]
+    )
+    assert ops(graph) == ["MatMul"]
+    assert list(graph.constants) == ["s"]
+
+
 # --- batch normalization, scales and shifts ----------------------------------------------------------------------------
 
 

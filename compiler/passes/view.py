@@ -167,6 +167,8 @@ class View:
                 self._unread(name)
 
     def _unread(self, name: str) -> None:
+        """Nothing reads ``name`` any more: what makes it goes, and a constant's memory, which the next one may have."""
+        self.graph.constants.pop(name, None)
         maker = self._makers.get(name)
         if maker is not None and id(maker) not in self._dead and self.is_unused(maker):
             self._dead.add(id(maker))
