@@ -85,7 +85,10 @@ def _stage(job: Mapping[str, Any], limit: float) -> dict[str, Any]:
     file, result = folder / "job.json", folder / "result.json"
     result.unlink(missing_ok=True)
     file.write_text(json.dumps({**job, "result": str(result)}))
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+    kept = {
+        name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"
+    }  # installed, it has its bytecode
+    environment = {**kept, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
     with (folder / "log.txt").open("w+") as log:
         try:
             command = [sys.executable, "-m", "benchmarks.worker", str(file)]

@@ -9,6 +9,7 @@ from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
 from math import prod
 from typing import Protocol
+from weakref import WeakValueDictionary
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
@@ -18,6 +19,10 @@ from ..ir import loops as ir
 from ..runtime.arrays import MAPPED_BYTES, ArrayCache, bytes_of
 from ..runtime.buffers import aligned_empty
 from ..runtime.cache import CacheKey, source_fingerprint
+from ..runtime.parallel import in_threads
+
+_SHARED_BYTES = 16 << 20
+"""A constant of so many bytes is packed by two threads."""
 
 
 def pack(array: np.ndarray, index: Sequence[ir.Expr], order: Sequence[ir.Var]) -> np.ndarray:
@@ -28,8 +33,28 @@ def pack(array: np.ndarray, index: Sequence[ir.Expr], order: Sequence[ir.Var]) -
     extents = extents_of(order)
     result, _ = aligned_empty(extents, array.dtype, prod(extents) * array.dtype.itemsize)
     walk = _walk(array, index, order, extents)
-    result[...] = _gather(array, index, order, extents) if walk is None else walk
+    _copy(result, _gather(array, index, order, extents) if walk is None else walk)
     return result
+
+
+def _copy(result: np.ndarray, values: np.ndarray) -> None:
+    """What is large is copied by two threads: memory that is touched first takes longer than the copy."""
+    if result.nbytes < _SHARED_BYTES:
+        result[...] = values
+        return
+    axis = next(axis for axis, extent in enumerate(result.shape) if extent > 1)
+    parts = [(*[slice(None)] * axis, part) for part in _slices(result.shape[axis], -(-result.nbytes // _SHARED_BYTES))]
+
+    def copy(part: tuple[slice, ...]) -> None:
+        result[part] = values[part]
+
+    in_threads(copy, parts)()
+
+
+def _slices(extent: int, count: int) -> list[slice]:
+    """``extent`` in up to ``count`` nearly equal parts."""
+    count = min(extent, count)
+    return [slice(extent * i // count, extent * (i + 1) // count) for i in range(count)]
 
 
 def _walk(array: np.ndarray, index: Sequence[ir.Expr], order: Sequence[ir.Var], extents: tuple[int, ...]) -> np.ndarray | None:
@@ -113,6 +138,7 @@ class _Source:
     def __init__(self, array: np.ndarray) -> None:
         self.array = array
         self._digest: str | None = None
+        self._derived = WeakValueDictionary[str, np.ndarray]()
         self._lock = threading.Lock()
 
     @property
@@ -121,6 +147,16 @@ class _Source:
             if self._digest is None:
                 self._digest = hashlib.sha256(bytes_of(self.array)).hexdigest()
             return self._digest
+
+    def derived(self, derive: Derive | None) -> np.ndarray:
+        """What ``derive`` makes of it, once for all who ask while somebody has it."""
+        if derive is None:
+            return self.array
+        with self._lock:
+            found = self._derived.get(str(derive))
+            if found is None:
+                found = self._derived[str(derive)] = derive(self.array)
+            return found
 
 
 @dataclass
@@ -155,7 +191,7 @@ class PackedConstants:
         array = source.array
 
         def packed() -> np.ndarray:
-            return pack(array if derive is None else derive(array), index, order)
+            return pack(source.derived(derive), index, order)
 
         def key() -> CacheKey:
             return CacheKey(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -13,7 +14,7 @@ import onnx.numpy_helper as nh
 import pytest
 
 from loopnest.compiler.check import check
-from loopnest.compiler.frontend import load, wire
+from loopnest.compiler.frontend import load, reading, wire
 from loopnest.ir import dtypes
 from loopnest.ir.errors import ModelError, UnsupportedOperatorError
 from loopnest.ir.graph import Graph, SequenceType, TensorType
@@ -328,6 +329,37 @@ def test_sparse_initializers_become_dense(indices: np.ndarray) -> None:
     sparse = oh.make_sparse_tensor(nh.from_array(np.array([7, 8], "f"), "c"), nh.from_array(indices), [2, 3])
     model.graph.sparse_initializer.append(sparse)
     assert load_any(model).constants["c"].tolist() == [[0, 7, 0], [0, 0, 8]]
+
+
+@pytest.mark.parametrize("part", [1, 1000, reading._PART])
+def test_weights_are_read_in_parts(part: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "_LARGE", 16)
+    monkeypatch.setattr(reading, "_PART", part)
+    arrays = {"a": np.arange(700, dtype=np.float32), "b": np.arange(3, dtype=np.int8), "c": np.arange(33, dtype=np.float64)}
+    nodes = [oh.make_node("Identity", [name], [f"y{name}"]) for name in arrays]
+    outputs = [oh.make_tensor_value_info(f"y{name}", 0, None) for name in arrays]
+    weights = [nh.from_array(array, name) for name, array in arrays.items()]
+    onnx.save(oh.make_model(oh.make_graph(nodes, "g", [], outputs, weights)), tmp_path / "m.onnx")
+    source = reading.read_model(tmp_path / "m.onnx")
+    read = {source.proto.graph.initializer[i].name: raw for i, raw in source.weights.items()}
+    assert {name: raw.tobytes() for name, raw in read.items()} == {name: arrays[name].tobytes() for name in ("a", "c")}
+
+
+def test_a_file_that_becomes_shorter_while_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    weight = nh.from_array(np.arange(9000, dtype=np.float32), "w")
+    node = oh.make_node("Identity", ["w"], ["y"])
+    graph = oh.make_graph([node], "g", [], [oh.make_tensor_value_info("y", 1, None)], [weight])
+    path = tmp_path / "m.onnx"
+    onnx.save(oh.make_model(graph), path)
+
+    def shortened(*arguments: Any) -> list[tuple[int, memoryview]]:
+        os.truncate(path, 1000)
+        return parts(*arguments)
+
+    parts = reading._parts
+    monkeypatch.setattr(reading, "_parts", shortened)
+    with pytest.raises(ModelError, match="it became shorter while it was read"):
+        reading.read_model(path)
 
 
 def test_external_data_is_mapped(tmp_path: Path) -> None:

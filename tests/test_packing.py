@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from loopnest.compiler import packing
 from loopnest.compiler.packing import PackedConstants, Packer, _affine, pack
 from loopnest.ir import loops as ir
 from loopnest.runtime.buffers import address_of
@@ -45,7 +47,11 @@ O, C, LANE, K = var("o", 2), var("c", 3), var("lane", 4), var("k", 5)
         ((1, 3), [ir.ZERO, C], [C]),
     ],
 )
-def test_elements_are_where_the_loops_look(shape: tuple[int, ...], index: list[ir.Expr], order: list[ir.Var]) -> None:
+@pytest.mark.parametrize("shared", [packing._SHARED_BYTES, 8])
+def test_elements_are_where_the_loops_look(
+    shape: tuple[int, ...], index: list[ir.Expr], order: list[ir.Var], shared: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packing, "_SHARED_BYTES", shared)
     array = np.arange(1, 1 + np.prod(shape), dtype=np.float32).reshape(shape)
     for source in (array, np.asfortranarray(array), np.repeat(array, 2, axis=0)[::2]):
         packed = pack(source, index, order)
@@ -79,3 +85,26 @@ def test_a_constant_is_packed_once_for_each_order() -> None:
         assert first.arrays()[title] is second.arrays()[title]
         np.testing.assert_array_equal(first.arrays()[title], array.T)
         np.testing.assert_array_equal(first.arrays()[other], array)
+
+
+def test_what_two_orders_are_packed_from_is_derived_once() -> None:
+    packs, array, made = PackedConstants(), np.arange(15, dtype=np.float32).reshape(3, 5), list[np.ndarray]()
+    asked = threading.Event()
+
+    class Twice:
+        def __str__(self) -> str:
+            return "twice"
+
+        def __call__(self, array: np.ndarray, /) -> np.ndarray:
+            asked.wait(60)
+            made.append(array * 2)
+            return made[-1]
+
+    with ThreadPoolExecutor(2) as pool:
+        packer = Packer(packs, pool)
+        titles = [packer.add("w", array, [C, K], order, Twice())[0] for order in ([K, C], [C, K])]
+        asked.set()
+        first, second = (packer.arrays()[title] for title in titles)
+    np.testing.assert_array_equal(first, array.T * 2)
+    np.testing.assert_array_equal(second, array * 2)
+    assert len(made) == 1

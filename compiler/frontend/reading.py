@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,12 +15,15 @@ from google.protobuf.message import DecodeError
 
 from ...ir.errors import ModelError
 from ...ir.graph_onnx import newest_opset
+from ...runtime.parallel import in_threads
 from .wire import skeleton
 
 Model = str | os.PathLike[str] | bytes | onnx.ModelProto
 
 _LARGE = 4096
 """Initializers of so many bytes are read on their own."""
+_PART = 16 << 20
+"""So much is read at a time, by each of two threads: memory that is touched first takes longer than the file."""
 
 
 @dataclass(frozen=True)
@@ -72,11 +76,33 @@ def _from_file(path: Path) -> Source:
             found = skeleton(data, _LARGE)
         if found is None:
             return Source(_parse(file.read(), what), path.parent)
-        weights: dict[int, np.ndarray] = {}
-        for index, (offset, count) in found.weights.items():
-            file.seek(offset)
-            weights[index] = np.fromfile(file, np.uint8, count)
+        weights = {index: np.empty(count, np.uint8) for index, (_, count) in found.weights.items()}
+        lock = threading.Lock()
+
+        def fill(part: tuple[int, memoryview]) -> None:
+            offset, memory = part
+            while memory:
+                if hasattr(os, "preadv"):
+                    count = os.preadv(file.fileno(), [memory], offset)
+                else:
+                    with lock:
+                        file.seek(offset)
+                        count = file.readinto(memory)
+                if not count:
+                    raise OSError("it became shorter while it was read")
+                offset, memory = offset + count, memory[count:]
+
+        in_threads(fill, _parts(found.weights, weights))()
     return Source(_parse(found.data, what), path.parent, weights)
+
+
+def _parts(places: Mapping[int, tuple[int, int]], weights: Mapping[int, np.ndarray]) -> list[tuple[int, memoryview]]:
+    """What to read, by where it is in the file, in parts that take threads about equally long."""
+    return [
+        (offset + start, weights[index].data[start : start + _PART])
+        for index, (offset, count) in places.items()
+        for start in range(0, count, _PART)
+    ]
 
 
 def opset_imports(imports: object) -> dict[str, int]:

@@ -21,7 +21,9 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 
 _AT_A_TIME = 1024
-"""Channels of filters that are transformed at a time: they stay in the cache, and are too few for threads to start."""
+"""Channels of filters that are transformed by one product of matrices: too few for threads to start."""
+_BLOCK = 1 << 18
+"""Elements that are transformed by one call, which waits for the GIL only before and after: they stay in the cache."""
 Matrix = tuple[tuple[Fraction, ...], ...]
 
 _MAGNITUDES = {0: "", 1: "1", 2: "5/8 3/2", 3: "1/2 1 2"}
@@ -193,9 +195,9 @@ class TransformedFilters:
         for transform in self.transforms:
             matrix = np.kron(matrix, np.array(transform.g, np.float64))
         result = np.empty((len(matrix), inputs, outputs), filters.dtype)
-        flat = filters.reshape(outputs, inputs, -1).transpose(2, 1, 0)
-        step = max(1, _AT_A_TIME // outputs)
+        flat = filters.reshape(outputs, inputs, -1).transpose(1, 2, 0)
+        step = max(1, _BLOCK // (len(matrix) * min(outputs, _AT_A_TIME)))
         for i, o in product(range(0, inputs, step), range(0, outputs, _AT_A_TIME)):
-            part = np.ascontiguousarray(flat[:, i : i + step, o : o + _AT_A_TIME], np.float64)
-            result[:, i : i + step, o : o + _AT_A_TIME] = np.tensordot(matrix, part, 1)
+            part = np.ascontiguousarray(flat[i : i + step, :, o : o + _AT_A_TIME], np.float64)
+            result[:, i : i + step, o : o + _AT_A_TIME] = np.matmul(matrix, part).transpose(1, 0, 2)
         return result
