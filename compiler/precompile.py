@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any, cast
@@ -61,7 +60,7 @@ def precompile(
     names = [isa] if isinstance(isa, str) else list(isa)
     contents = _compiled(model, sorted_isas(names or [host_isa().name]), shapes, dims or {}, inputs or {}, config)
     if with_model:
-        contents = replace(contents, model=serialized(model))
+        contents = contents.replace(model=serialized(model))
     contents.write(path, unpacked=unpacked)
 
 

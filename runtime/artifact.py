@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..ir.errors import MALFORMED, ArtifactError, IncompatibleArtifactError
-from .checksums import Checks, Piece, xxh64
+from ..ir.frozen import Frozen
+from .checksums import Checks, Piece
 from .container import Container, malformed
 from .isa import Isa
 
@@ -75,12 +75,11 @@ def save(model: CompiledModel, path: str | os.PathLike[str], *, source: Any = No
     if model.origin is not None:
         contents = contents_of_artifact(model.origin).merged(contents)
     if source is not None:
-        contents = replace(contents, model=embedded(source))
+        contents = contents.replace(model=embedded(source))
     contents.write(path, unpacked=unpacked)
 
 
-@dataclass(frozen=True)
-class ArtifactPart:
+class ArtifactPart(Frozen):
     """What an artifact has for one instruction set: its entry in the manifest."""
 
     isa: Isa
@@ -91,8 +90,7 @@ class ArtifactPart:
         return self.entry["plans"]
 
 
-@dataclass(frozen=True)
-class Artifact:
+class Artifact(Frozen):
     """An artifact that was read, its manifest checked. The rest is mapped; whoever uses it finishes ``checks`` first."""
 
     container: Container
@@ -185,7 +183,7 @@ class Artifact:
         for number in sorted({number for part in parts for plan in part.plans for number in plan["constants"]}):
             entry, what, data = self.manifest["blobs"][number], f"blob {number} of its weights", self.blob(number)
             if fast and "xxh64" in entry:
-                yield Piece(what, data, str(entry["xxh64"]), xxh64)
+                yield Piece(what, data, str(entry["xxh64"]), fast=True)
             elif entry["sha256"] is not None:
                 yield Piece(what, data, str(entry["sha256"]))
 

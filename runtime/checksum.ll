@@ -154,4 +154,29 @@ end:
   ret i64 %result
 }
 
+; The checksums of many pieces. A row of the table says where a piece is and how long it is, and gets its checksum. Any number of threads
+; may be at it: each takes the next row, by counting it in %next.
+define void @loopnest_checksums(ptr %table, i64 %rows, ptr %next) {
+start:
+  br label %take
+
+take:
+  %row = atomicrmw add ptr %next, i64 1 monotonic
+  %left = icmp ult i64 %row, %rows
+  br i1 %left, label %piece, label %end
+
+piece:
+  %place = getelementptr [3 x i64], ptr %table, i64 %row
+  %nbytes_place = getelementptr i64, ptr %place, i64 1
+  %result_place = getelementptr i64, ptr %place, i64 2
+  %data = load ptr, ptr %place
+  %nbytes = load i64, ptr %nbytes_place
+  %result = call i64 @loopnest_checksum(ptr %data, i64 %nbytes)
+  store i64 %result, ptr %result_place
+  br label %take
+
+end:
+  ret void
+}
+
 declare i64 @llvm.fshl.i64(i64, i64, i64)

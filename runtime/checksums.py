@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from importlib import import_module
 from typing import Any, NamedTuple
 
@@ -45,22 +45,27 @@ def _sha256(nbytes: int) -> Callable[[bytes | memoryview], Any]:
 
 
 class Piece(NamedTuple):
-    """Bytes, what they are, and the checksum that ``digest`` of them must be."""
+    """Bytes, what they are, and the checksum that they must have: XXH64 if it is ``fast``, else SHA-256, in hexadecimal."""
 
     what: str
     data: memoryview
     expected: str
-    digest: Callable[[memoryview], str] = sha256
+    fast: bool = False
 
 
 class Checks:
-    """Compares checksums while other work goes on, in as many threads as there are processors to spare. ``what`` names the whole."""
+    """Compares checksums while other work goes on, in as many threads as there are processors to spare. ``what`` names the whole.
+
+    XXH64 are computed by native code that needs no lock of the interpreter, which a busy thread gives away every 5 ms only.
+    """
 
     def __init__(self, what: str, pieces: Iterable[Piece]) -> None:
         self._what = what
-        self._todo = sorted(pieces, key=lambda piece: len(piece.data))  # the largest are taken first
+        ordered = sorted(pieces, key=lambda piece: -len(piece.data))  # the largest are taken first
+        self._todo = [piece for piece in reversed(ordered) if not piece.fast]
         self._damaged: list[str] = []
-        spare = min(available_cpus() - 1, sum(len(piece.data) for piece in self._todo) >> 21)
+        self._table = _Table([piece for piece in ordered if piece.fast])
+        spare = min(available_cpus() - 1, sum(len(piece.data) for piece in ordered) >> 21)
         self._threads = [threading.Thread(target=self._work, name="loopnest-checksum", daemon=True) for _ in range(spare)]
         for thread in self._threads:
             thread.start()
@@ -70,14 +75,45 @@ class Checks:
         self._work()
         for thread in self._threads:
             thread.join()
-        if self._damaged:
-            raise ArtifactError(f"{self._what} is damaged: {min(self._damaged)} does not match its checksum")
+        damaged = [*self._damaged, *self._table.damaged()]
+        if damaged:
+            raise ArtifactError(f"{self._what} is damaged: {min(damaged)} does not match its checksum")
 
     def _work(self) -> None:
+        self._table.run()
         while self._todo:
             try:
                 piece = self._todo.pop()
             except IndexError:
                 return
-            if piece.digest(piece.data) != piece.expected:
+            if sha256(piece.data) != piece.expected:
                 self._damaged.append(piece.what)
+
+
+class _Table:
+    """Pieces with their XXH64, as the driver computes those of many at once (``loopnest_checksums``)."""
+
+    def __init__(self, pieces: Sequence[Piece]) -> None:
+        self._pieces = pieces
+        if not pieces:
+            return
+        import numpy as np
+
+        from .buffers import address_of
+
+        self._arrays = [np.frombuffer(piece.data, np.uint8) for piece in pieces]
+        self._rows = np.array([(address_of(array), array.nbytes, 0) for array in self._arrays], np.uint64)
+        self._next = np.zeros(1, np.int64)
+        self._call = address_of(self._rows), len(pieces), address_of(self._next)
+
+    def run(self) -> None:
+        """Goes on until no piece is left to take, beside other threads that do."""
+        if self._pieces:
+            from .driver import driver
+
+            driver().checksums(*self._call)
+
+    def damaged(self) -> list[str]:
+        """What is not as expected, when all threads are done."""
+        found = self._rows[:, 2].tolist() if self._pieces else []
+        return [piece.what for piece, result in zip(self._pieces, found, strict=True) if f"{result:016x}" != piece.expected]

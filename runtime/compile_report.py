@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass, field
 
 
-@dataclass
 class CompileReport:
     """Seconds by stage, and kernels by where they came from, summed over all plans of a model. Thread-safe to add to.
 
@@ -15,14 +13,17 @@ class CompileReport:
     on disk), ``link``.
     """
 
-    seconds: dict[str, float] = field(default_factory=dict[str, float])
-    compiled: int = 0
-    """Kernels compiled for this model, here or by helper processes."""
-    found: int = 0
-    """Kernels that the cache had."""
-    helper_seconds: float = 0.0
-    """How long helper processes worked meanwhile."""
-    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+    def __init__(
+        self, seconds: dict[str, float] | None = None, compiled: int = 0, found: int = 0, helper_seconds: float = 0.0
+    ) -> None:
+        self.seconds = seconds or {}
+        self.compiled = compiled
+        """Kernels compiled for this model, here or by helper processes."""
+        self.found = found
+        """Kernels that the cache had."""
+        self.helper_seconds = helper_seconds
+        """How long helper processes worked meanwhile."""
+        self._lock = threading.Lock()
 
     @property
     def total(self) -> float:

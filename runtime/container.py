@@ -16,11 +16,11 @@ import os
 import re
 import stat
 from collections.abc import Mapping
-from dataclasses import dataclass
 from struct import Struct
 from typing import Any
 
 from ..ir.errors import MALFORMED, ArtifactError
+from ..ir.frozen import Frozen
 from .checksums import sha256
 
 FORMAT = 2
@@ -35,8 +35,7 @@ MANIFEST = "manifest"
 _NAME = re.compile(r"[a-z0-9][a-z0-9.-]*")
 
 
-@dataclass(frozen=True)
-class Section:
+class Section(Frozen):
     """``sha256`` None: of which the manifest has the checksums piece by piece."""
 
     name: str
@@ -44,8 +43,7 @@ class Section:
     sha256: str | None
 
 
-@dataclass(frozen=True)
-class Container:
+class Container(Frozen):
     """One that was read, its manifest checked and the sections mapped. ``number`` is its format, ``what`` names it in messages."""
 
     what: str

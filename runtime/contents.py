@@ -6,13 +6,13 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from ..ir import dtypes
 from ..ir.errors import ArtifactError
+from ..ir.frozen import Frozen
 from . import driver
 from .buffers import aligned
 from .checksums import xxh64
@@ -26,16 +26,14 @@ READER = "0.1.0"
 """The first version of loopnest that reads the format."""
 
 
-@dataclass(frozen=True)
-class StoredPlan:
+class StoredPlan(Frozen):
     """A plan and its packed weights, in the order of ``Program.constants``."""
 
     data: PlanData
     constants: tuple[np.ndarray, ...]
 
 
-@dataclass(frozen=True)
-class Part:
+class Part(Frozen):
     """What there is for one instruction set; ``objects`` are object code and symbol of each kernel by key."""
 
     isa: Isa
@@ -44,12 +42,11 @@ class Part:
 
     def merged(self, other: Part) -> Part:
         """Both; a plan that both have is that of ``other``."""
-        isa = replace(self.isa, features=tuple(sorted({*self.isa.features, *other.isa.features})))
+        isa = self.isa.replace(features=tuple(sorted({*self.isa.features, *other.isa.features})))
         return Part(isa, {**self.plans, **other.plans}, {**self.objects, **other.objects})
 
 
-@dataclass(frozen=True)
-class Contents:
+class Contents(Frozen):
     """``parts``: the best instruction set first. ``model``: the ONNX file, for shapes to come; None without."""
 
     interface: Interface
@@ -117,7 +114,7 @@ def _part_entry(part: Part, weights: _Weights, sections: dict[str, Sequence[Byte
     entry = {"driver": _driver_entry(code)} if native else {}
     names = {"code": f"code-{part.isa.name}", "programs": f"programs-{part.isa.name}"}
     sections |= {names["code"]: code.parts, names["programs"]: texts.parts}
-    return {**asdict(part.isa), **names, "kernels": kernels, "plans": plans, **entry}
+    return {**part.isa.to_dict(), **names, "kernels": kernels, "plans": plans, **entry}
 
 
 def _driver_entry(code: _Joined) -> dict[str, Any]:

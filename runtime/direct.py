@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..ir.frozen import Frozen
 from .entry import Argument
 from .executor import Executable
 
@@ -15,8 +15,7 @@ if TYPE_CHECKING:
     from .profile import Profile
 
 
-@dataclass(frozen=True)
-class Direct:
+class Direct(Frozen):
     """``native`` makes all outputs of the model, in its order, from those of its inputs whose numbers are in ``picks``."""
 
     native: Executable
@@ -29,7 +28,7 @@ class Direct:
     def entry(self, arguments: Sequence[Argument], *, bare: bool) -> Callable[..., Any]:
         """The fast way in."""
         targets = {pick: number for number, pick in enumerate(self.picks)}
-        return self.native.entry([replace(a, target=targets.get(a.target, -1)) for a in arguments], bare=bare)
+        return self.native.entry([a.replace(target=targets.get(a.target, -1)) for a in arguments], bare=bare)
 
     def shapes(self) -> tuple[tuple[int, ...], ...]:
         """The shapes of the outputs."""

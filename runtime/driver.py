@@ -9,11 +9,11 @@ import re
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from ..ir.frozen import Frozen
 from .checksums import sha256
 from .entry import supported
 from .forks import Work
@@ -27,8 +27,7 @@ _YIELD = ("declare void @llvm.aarch64.hint(i32)", "call void @llvm.aarch64.hint(
 _RELAX = {"x86_64": _PAUSE, "amd64": _PAUSE, "aarch64": _YIELD, "arm64": _YIELD}
 
 
-@dataclass(frozen=True)
-class Driver:
+class Driver(Frozen):
     """The entry points of ``driver.ll`` and ``checksum.ll``; addresses go in as integers. ``enter`` and ``rerun`` are those of
     ``entry.ll``, as addresses."""
 
@@ -40,6 +39,7 @@ class Driver:
     team_stop: Callable[[int], int]
     team_nbytes: Callable[[int], int]
     checksum: Callable[[int, int], int]
+    checksums: Callable[[int, int, int], None]
     _engine: Any
 
 
@@ -95,6 +95,7 @@ def _load() -> Driver:
         team_stop=function("loopnest_team_stop", ctypes.c_int64, 1),
         team_nbytes=function("loopnest_team_nbytes", ctypes.c_int64, 1),
         checksum=function("loopnest_checksum", ctypes.c_int64, 2),
+        checksums=function("loopnest_checksums", None, 3),
         _engine=engine,
     )
 

@@ -12,13 +12,14 @@ import mmap
 import platform
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from functools import cached_property
 from struct import Struct
 from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
 
+from ..ir.frozen import Frozen
 from .buffers import address_of
 
 _HEADER = Struct("<4s14xH20xQ10xHHH")  # magic, e_machine, e_shoff, e_shentsize, e_shnum, e_shstrndx
@@ -70,8 +71,7 @@ class NotPlain(Exception):
     """An object needs more than is done here."""
 
 
-@dataclass(frozen=True)
-class Object:
+class Object(Frozen):
     """An object file, read; its sections lie inside of it."""
 
     code: bytes
@@ -84,14 +84,14 @@ class Object:
         magic, machine, start, size, count, names_at = _HEADER.unpack_from(code)
         if magic != b"\x7fELF" or machine != _MACHINES.get(platform.machine(), machine):
             raise ValueError("not an ELF object of this architecture")
-        raw = [Section(*_SECTION.unpack_from(code, start + index * size)) for index in range(count)]
-        if any(section.kind != _NOBITS and section.offset + section.nbytes > len(code) for section in raw):
+        raw = [_SECTION.unpack_from(code, start + index * size) for index in range(count)]
+        names = Section(*raw[names_at]).offset
+        sections = tuple([Section(*fields, text=_text(code, names + fields[0])) for fields in raw])
+        if [section for section in sections if section.kind != _NOBITS and section.offset + section.nbytes > len(code)]:
             raise ValueError("a section lies outside of the file")
-        names = raw[names_at].offset
-        sections = tuple(section._replace(text=_text(code, names + section.name)) for section in raw)
         return Object(code, sections, tuple(_symbols(code, sections)))
 
-    @property
+    @cached_property
     def globals(self) -> Symbols:
         """Common symbols (Numba's empty environments) count as neither defined nor undefined."""
         found = [symbol for symbol in self.symbols if symbol.is_global and symbol.section != _COMMON]
@@ -118,18 +118,18 @@ def place(objects: Mapping[str, Object], lookup: Callable[[str], int]) -> Placed
     """
     if platform.machine() != "x86_64" or not sys.platform.startswith("linux"):
         raise NotPlain
-    starts: dict[tuple[str, int], int] = {}
+    starts: dict[str, dict[int, int]] = {key: {} for key in objects}
     end = 0
     for key, item in objects.items():
         for number, section in enumerate(item.sections):
             if _is_placed(section):
-                starts[key, number] = end = end + -end % max(section.alignment, 1)
+                starts[key][number] = end = end + -end % max(section.alignment, 1)
                 end += section.nbytes
     memory = mmap.mmap(-1, max(end, 1), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     base = address_of(np.frombuffer(memory, np.uint8))
     addresses: dict[str, Mapping[str, int]] = {}
     for key, item in objects.items():
-        where = {number: start for (owner, number), start in starts.items() if owner == key}
+        where = starts[key]
         for number, start in where.items():
             section = item.sections[number]
             memory[start : start + section.nbytes] = item.code[section.offset : section.offset + section.nbytes]

@@ -9,12 +9,12 @@ from __future__ import annotations
 import ctypes
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
+from ..ir.frozen import Frozen
 from .buffers import Workspaces, address_of, aligned_empty
 
 FAST_CALL = 0x80
@@ -24,8 +24,7 @@ Maker: TypeAlias = "tuple[Callable[..., np.ndarray], tuple[Any, ...]]"
 """A function that makes an array for an output, and its arguments."""
 
 
-@dataclass(frozen=True)
-class Argument:
+class Argument(Frozen):
     """What a positional argument must be: its dtype and shape, and its bytes where they were planned for (``value``).
 
     ``target`` is its number among the inputs of the model or program, -1 when it is not read.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import platform
-from dataclasses import dataclass
+
+from ..ir.frozen import Frozen
 
 CPUINFO = "/proc/cpuinfo"
 """Where Linux says what the processor has, of which it has enabled what needs that."""
@@ -34,8 +35,7 @@ _NEVER_USED = frozenset({"shstk"})
 """Of the system's business: a processor has them, Linux does not let programs have them, and no kernel uses them."""
 
 
-@dataclass(frozen=True)
-class Isa:
+class Isa(Frozen):
     """An instruction set: ``name`` for people, the architecture, and LLVM's names of the features that code may use."""
 
     name: str

@@ -4,12 +4,12 @@ weights beside it, and says where they are when the plan is made runnable again.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from ..ir.errors import ArtifactError
+from ..ir.frozen import Frozen
 from .buffers import Workspaces
 from .direct import Direct
 from .executor import Executable
@@ -17,8 +17,7 @@ from .model import Key
 from .program import Dim, Program, TensorSpec, tensor_spec
 
 
-@dataclass(frozen=True)
-class PlanData:
+class PlanData(Frozen):
     """``key``: shapes of all inputs, then values of those whose values decide; ``picks``: the inputs that the program reads."""
 
     key: Key
@@ -72,8 +71,7 @@ def plan_key(data: Mapping[str, Any]) -> Key:
     return (*shapes, *map(bytes.fromhex, data["values"]))
 
 
-@dataclass(frozen=True)
-class Interface:
+class Interface(Frozen):
     """What a model takes and gives, declared in graph order; ``value_inputs`` are the numbers of the inputs whose values decide shapes or
     control flow."""
 
@@ -81,10 +79,6 @@ class Interface:
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     value_inputs: tuple[int, ...] = ()
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain dicts, lists, strings and numbers, for JSON."""
-        return asdict(self)
 
     @staticmethod
     def from_dict(data: Mapping[str, Any], spec: Callable[[Mapping[str, Any]], TensorSpec] = tensor_spec) -> Interface:
@@ -115,13 +109,13 @@ class Interface:
             tuple(_joined(a, b) for a, b in zip(mine, theirs, strict=True))
             for mine, theirs in ((self.inputs, other.inputs), (self.outputs, other.outputs))
         )
-        return replace(self, inputs=inputs, outputs=outputs)
+        return self.replace(inputs=inputs, outputs=outputs)
 
 
 def _joined(a: TensorSpec, b: TensorSpec) -> TensorSpec:
     if a.shape is None or b.shape is None or len(a.shape) != len(b.shape):
-        return a if a.shape == b.shape else replace(a, shape=None)
-    return replace(a, shape=tuple(_wider(p, q) for p, q in zip(a.shape, b.shape, strict=True)))
+        return a if a.shape == b.shape else a.replace(shape=None)
+    return a.replace(shape=tuple(_wider(p, q) for p, q in zip(a.shape, b.shape, strict=True)))
 
 
 def _wider(p: Dim, q: Dim) -> Dim:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
 from typing import Any, BinaryIO
 
 import numpy as np
 
 from ..ir.errors import MALFORMED, VerificationError
+from ..ir.frozen import Frozen
 from . import driver
 from .arrays import MAPPED_BYTES, ArrayCache, bytes_of
 from .buffers import aligned, aligned_empty
@@ -31,16 +31,14 @@ _UNPACKED = "elements"
 """The first part of the key of a constant that no packing made."""
 
 
-@dataclass(frozen=True)
-class KeptInterface:
+class KeptInterface(Frozen):
     """What a model takes and gives; ``files`` are the SHA-256 of the files that it refers to, by the names that it calls them by."""
 
     interface: Interface
     files: Mapping[str, str]
 
 
-@dataclass(frozen=True)
-class KeptPlan:
+class KeptPlan(Frozen):
     """A plan, its kernels by digest, its constants, and what the user was told when it was made: kinds and texts."""
 
     data: PlanData
@@ -65,7 +63,7 @@ class PlanCache:
         return self.files.read(_interface_name(key, nbytes), lambda file: _read_interface(key, file))
 
     def put_interface(self, key: CacheKey, nbytes: int, kept: KeptInterface) -> None:
-        self.files.write(_interface_name(key, nbytes), _INTERFACE.encode(key, asdict(kept), ()))
+        self.files.write(_interface_name(key, nbytes), _INTERFACE.encode(key, kept.to_dict(), ()))
 
     def plan(self, key: CacheKey, arrays: ArrayCache) -> KeptPlan | None:
         """The plan stored under ``key``, its large constants mapped from ``arrays``; None where anything of it is gone."""

@@ -7,14 +7,14 @@ the memory of a call (inputs, outputs, arena, scratch) or in the packed weights.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
 from math import prod
-from typing import Any, Literal, TypeAlias, cast, get_args
+from typing import Any, Literal, TypeAlias, cast
 
 import numpy as np
 
 from ..ir import dtypes
 from ..ir.errors import VerificationError
+from ..ir.frozen import Frozen
 from .tables import format_table
 
 Dim: TypeAlias = "int | str | None"
@@ -24,8 +24,7 @@ ALIGNMENT = 64
 """Bytes; of the arena, of each worker's scratch and of the outputs: one cache line, one AVX-512 register."""
 
 
-@dataclass(frozen=True)
-class TensorSpec:
+class TensorSpec(Frozen):
     """A tensor at the edge of a model or program.
 
     ``dtype`` is the ONNX name (``ir.dtypes``). An extent is an int, the name of a symbolic dim, or None where nothing is known; ``shape``
@@ -57,8 +56,7 @@ class TensorSpec:
         return f"{self.name}: {self.dtype}[{dims}]"
 
 
-@dataclass(frozen=True)
-class BufferSpec:
+class BufferSpec(Frozen):
     """A range of bytes that steps refer to by number.
 
     ``offset`` counts from the start of what ``kind`` and ``index`` name: the arena, each worker's own scratch (``index`` 0), packed
@@ -71,8 +69,7 @@ class BufferSpec:
     nbytes: int
 
 
-@dataclass(frozen=True)
-class Step:
+class Step(Frozen):
     """One kernel call.
 
     ``kernel`` is the kernel's key; ``buffers`` are its arguments as (buffer number, byte offset in it); ``extents`` its int64 arguments
@@ -95,8 +92,7 @@ class Step:
     errors: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class Program:
+class Program(Frozen):
     """Everything to run but machine code and weights. ``constants`` are the sizes in bytes of the weight blobs."""
 
     inputs: tuple[TensorSpec, ...]
@@ -111,10 +107,6 @@ class Program:
     def kernels(self) -> tuple[str, ...]:
         """The distinct kernel keys, in order of first use."""
         return tuple(dict.fromkeys(step.kernel for step in self.steps))
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain dicts, lists, strings and numbers, for JSON."""
-        return asdict(self)
 
     @staticmethod
     def from_dict(data: Mapping[str, Any]) -> Program:
@@ -168,13 +160,6 @@ def _problems(program: Program) -> Iterator[str]:
             yield f"{tensor} has a negative extent"
     if not _naturals((program.arena_nbytes, program.scratch_nbytes, *program.constants)):
         yield "a size of memory is not a natural number"
-    for number, buffer in enumerate(program.buffers):
-        yield from (f"buffer %{number}: {problem}" for problem in _buffer_problems(program, buffer))
-    for number, step in enumerate(program.steps):
-        yield from (f"step {number} ({step.name or step.op}): {problem}" for problem in _step_problems(program, step))
-
-
-def _buffer_problems(program: Program, buffer: BufferSpec) -> Iterator[str]:
     sizes: dict[str, Sequence[int]] = {
         "arena": (program.arena_nbytes,),
         "scratch": (program.scratch_nbytes,),
@@ -182,7 +167,15 @@ def _buffer_problems(program: Program, buffer: BufferSpec) -> Iterator[str]:
         "input": [spec.nbytes for spec in program.inputs],
         "output": [spec.nbytes for spec in program.outputs],
     }
-    if buffer.kind not in get_args(BufferKind):
+    for number, buffer in enumerate(program.buffers):
+        yield from (f"buffer %{number}: {problem}" for problem in _buffer_problems(buffer, sizes))
+    for number, step in enumerate(program.steps):
+        yield from (f"step {number} ({step.name or step.op}): {problem}" for problem in _step_problems(program, step))
+
+
+def _buffer_problems(buffer: BufferSpec, sizes: Mapping[str, Sequence[int]]) -> Iterator[str]:
+    """``sizes``: of what a buffer of each kind can lie in, by index."""
+    if buffer.kind not in sizes:
         yield f"unknown kind {buffer.kind!r}"
     elif not _naturals((buffer.index, buffer.offset, buffer.nbytes)):
         yield f"a field is not a natural number: {buffer}"
@@ -209,15 +202,15 @@ def _step_problems(program: Program, step: Step) -> Iterator[str]:
 
 
 def _are(values: Iterable[object], kind: type) -> bool:
-    return all(isinstance(value, kind) for value in values)
+    return not [value for value in values if not isinstance(value, kind)]
 
 
 def _naturals(values: Iterable[object]) -> bool:
-    return all(isinstance(value, int) and value >= 0 for value in values)
+    return not [value for value in values if not isinstance(value, int) or value < 0]
 
 
 def tensor_spec(data: Mapping[str, Any]) -> TensorSpec:
-    """What ``dataclasses.asdict`` made of a ``TensorSpec``, after JSON or not, of a numeric tensor."""
+    """What ``to_dict`` made of a ``TensorSpec``, after JSON or not, of a numeric tensor."""
     shape = data["shape"]
     return TensorSpec(data["name"], dtypes.by_name(data["dtype"]).name, None if shape is None else tuple(shape))
 

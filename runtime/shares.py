@@ -7,8 +7,8 @@ fraction of a microsecond; waking one that sleeps takes tens, so that a short st
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+from ..ir.frozen import Frozen
 from .program import Step
 
 FLOPS_PER_US = 50_000
@@ -28,8 +28,7 @@ PIECE_US = 5.0
 parts: where others use the same processors, a step took as long as the slower of two equal parts."""
 
 
-@dataclass(frozen=True)
-class Share:
+class Share(Frozen):
     """How a step is shared. ``crew`` workers at most; ``end``: the number of the next step that another crew runs; ``meet``: the workers
     meet after it; ``wait``: sleeping workers are waited for; ``wake``: they are woken; ``pieces``: in the part of a worker."""
 

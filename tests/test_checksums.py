@@ -121,7 +121,7 @@ def test_weights_are_compared_with_what_the_artifact_has(artifact: Path, tmp_pat
     path = tmp_path / "m.lnest"
     path.write_bytes(sound)
     (piece, *_) = Artifact.read(path)._weights(Artifact.read(path).parts, fast=True)
-    assert piece.digest is (xxh64 if "xxh64" in kept else sha256)
+    assert piece.fast == ("xxh64" in kept)
     loopnest.load(path)
     path.write_bytes(sound.replace(bytes(piece.data[:50]), bytes(piece.data[:49]) + b"?"))
     with pytest.raises(ArtifactError, match="blob 0 of its weights does not match its checksum"):

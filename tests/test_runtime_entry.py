@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import sys
 
 import numpy as np
@@ -90,7 +89,7 @@ def test_nothing_leaks() -> None:
 
 
 def test_everything_goes_the_long_way_where_there_are_no_entries(monkeypatch: pytest.MonkeyPatch) -> None:
-    without = dataclasses.replace(driver(), enter=0, rerun=0)
+    without = driver().replace(enter=0, rerun=0)
     monkeypatch.setattr(executor, "driver", lambda: without)
     f = executable(chain(3), 2)
     x, y = np.arange(8), np.zeros(8, np.int64)

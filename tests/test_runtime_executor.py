@@ -6,7 +6,6 @@ import os
 import signal
 import threading
 import time
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -101,7 +100,7 @@ def test_workers_that_need_not_meet() -> None:
         Step("scale", ((0, 0), (3, 0)), (8, 5), parallel=True),
         Step("reverse", ((3, 0), (1, 0)), (8,), parallel=True, barrier=False),
     )
-    f = executable(replace(program, steps=independent), 2)
+    f = executable(program.replace(steps=independent), 2)
     assert f.run([np.arange(8)])[0].tolist() == [5 * i + 1 for i in range(8)][::-1]
 
 
@@ -143,7 +142,7 @@ def test_steps_after_an_error_are_skipped(threads: int) -> None:
 
 def test_code_without_a_message_is_still_an_error() -> None:
     program = checking(3)
-    program = replace(program, steps=(replace(program.steps[0], errors=()), program.steps[1]))
+    program = program.replace(steps=(program.steps[0].replace(errors=()), program.steps[1]))
     with pytest.raises(KernelError, match="gather_1: kernel check stopped with code 1"):
         executable(program).run([np.full(3, -1)])
 
@@ -337,7 +336,7 @@ def test_a_forked_child_gets_its_own_workers() -> None:
 @pytest.mark.parametrize("threads", [1, 2])
 def test_profile_has_every_step(threads: int) -> None:
     program = chain(3, n=1000)
-    program = replace(program, steps=tuple(replace(step, flops=1000, bytes=160_000) for step in program.steps))
+    program = program.replace(steps=tuple(step.replace(flops=1000, bytes=160_000) for step in program.steps))
     profile = executable(program, threads).profile([np.arange(1000)], repeat=5)
     assert [step.name for step in profile.steps] == ["reverse_0", "reverse_1", "reverse_2"]
     assert all(step.ms > 0 and step.gflops > 0 and step.gbps > 0 for step in profile.steps)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,8 +11,7 @@ from loopnest.ir.errors import VerificationError
 from loopnest.runtime.program import BufferSpec, Program, Step, TensorSpec, verify
 from tests.runtime_programs import chain
 
-PROGRAM = replace(
-    chain(3),
+PROGRAM = chain(3).replace(
     buffers=(*chain(3).buffers, BufferSpec("constant", 0, 64, 64), BufferSpec("scratch", 0, 0, 32)),
     constants=(128,),
     scratch_nbytes=32,
@@ -39,11 +37,11 @@ def test_table_has_one_line_per_step_and_a_total() -> None:
 
 
 def with_step(**changes: Any) -> Program:
-    return replace(PROGRAM, steps=(replace(PROGRAM.steps[0], **changes), *PROGRAM.steps[1:]))
+    return PROGRAM.replace(steps=(PROGRAM.steps[0].replace(**changes), *PROGRAM.steps[1:]))
 
 
 def with_buffer(**changes: Any) -> Program:
-    return replace(PROGRAM, buffers=(*PROGRAM.buffers[:-2], replace(PROGRAM.buffers[-2], **changes), PROGRAM.buffers[-1]))
+    return PROGRAM.replace(buffers=(*PROGRAM.buffers[:-2], PROGRAM.buffers[-2].replace(**changes), PROGRAM.buffers[-1]))
 
 
 @pytest.mark.parametrize(
@@ -61,10 +59,10 @@ def with_buffer(**changes: Any) -> Program:
         (with_buffer(kind="arena", offset=128), "lie outside arena 0 of 128 bytes"),
         (with_buffer(kind="input", index=1), "there is no input 1"),
         (with_buffer(offset=-1), "not a natural number"),
-        (replace(PROGRAM, arena_nbytes=-1), "a size of memory"),
-        (replace(PROGRAM, inputs=(TensorSpec("x", "int64", ("N",)),)), "the shape of x: int64[N] is not static"),
-        (replace(PROGRAM, inputs=(TensorSpec("x", "int64", (-8,)),)), "negative extent"),
-        (replace(PROGRAM, outputs=(TensorSpec("", "int64", (8,)),)), "has no name"),
+        (PROGRAM.replace(arena_nbytes=-1), "a size of memory"),
+        (PROGRAM.replace(inputs=(TensorSpec("x", "int64", ("N",)),)), "the shape of x: int64[N] is not static"),
+        (PROGRAM.replace(inputs=(TensorSpec("x", "int64", (-8,)),)), "negative extent"),
+        (PROGRAM.replace(outputs=(TensorSpec("", "int64", (8,)),)), "has no name"),
     ],
 )
 def test_defects_are_found(program: Program, message: str) -> None:
@@ -82,7 +80,7 @@ def test_malformed_data_is_refused(damage: dict[str, Any]) -> None:
 
 
 def test_kernels_are_listed_once() -> None:
-    assert replace(PROGRAM, steps=(*PROGRAM.steps, Step("other", ()))).kernels == ("reverse", "other")
+    assert PROGRAM.replace(steps=(*PROGRAM.steps, Step("other", ()))).kernels == ("reverse", "other")
 
 
 def test_tensor_spec_prints_what_is_known() -> None:
