@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -105,8 +104,8 @@ def test_any_mixture_of_crews_computes_the_same(threads: int, seed: int) -> None
     program = chain(60, n=33)
     costs = [int(cost) for cost in 10 ** random.uniform(3, 7, 60)]
     parallel = random.random(60) < 0.7
-    steps = (replace(step, bytes=cost, parallel=bool(p)) for step, cost, p in zip(program.steps, costs, parallel, strict=True))
-    f = executable(replace(program, steps=tuple(steps)), threads)
+    steps = (step.replace(bytes=cost, parallel=bool(p)) for step, cost, p in zip(program.steps, costs, parallel, strict=True))
+    f = executable(program.replace(steps=tuple(steps)), threads)
     wrong: list[int] = []
 
     def work(number: int) -> None:
