@@ -432,7 +432,7 @@ class _Layouts:
             any(k != 1 for k in w.shape[2:])
             or x.shape[2:] != y.shape[2:]
             or len(y.shape) < 4
-            or bool(x.layout.block) != bool(y.layout.block)
+            or (x.layout.block and not y.layout.block)
         ):
             return False
         names = [n for n in (*group.inputs, *group.outputs) if n not in node.inputs[1:]]

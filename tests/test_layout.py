@@ -11,8 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import loopnest
+from loopnest.ir import loops as ir
 
 from .graphs import make_model, onnxruntime, values
+from .kernels import kernels_of
 from .test_placement import n, steps
 
 EXTENTS = (1, 7, 8, 9, 15, 16, 17, 31, 33)
@@ -131,6 +133,22 @@ def test_parts_of_blocks_that_a_reshape_reads_are_joined_plain() -> None:
         "shape": np.array([1, 2, 12, 5, 9], np.int64),
     }
     assert "Concat" not in steps(nodes, {"x": values(1, 8, 5, 9)}, constants)
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 7), (7, 8), (9, 15), (16, 17), (31, 33)])
+@pytest.mark.parametrize("batch", [1, 2])
+def test_the_pixels_of_a_plain_image_are_one_row(height: int, width: int, batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read by a filter of one tap, which leaves no pixels over at the end of each row."""
+    feeds, constants = (
+        {"x": values(batch, 20, height, width), "r": values(batch, 33, height, width)},
+        {"w": values(33, 20, 1, 1)},
+    )
+    nodes = [n("Conv", "x w", "c"), n("Relu", "c", "d"), n("Add", "d r", "y")]
+    steps(nodes, feeds, constants)
+    model = make_model(nodes, {name: list(array.shape) for name, array in feeds.items()}, ["y"], constants)
+    (nest,) = (kernel.nest for kernel in kernels_of(model, monkeypatch) if kernel.nest.name.startswith("Conv"))
+    (made,) = (buffer for buffer in nest.buffers if buffer.scope == "output")
+    assert ir.hint(made.shape[2]) == 1 and ir.hint(made.shape[3]) == height * width
 
 
 def convolutions(channels: int, batch: int, size: int) -> onnx.ModelProto:

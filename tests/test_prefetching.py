@@ -28,6 +28,16 @@ def test_the_next_part_of_the_weights(op: str, x: tuple[int, ...], w: tuple[int,
     assert "w" in weights
 
 
+def test_a_loop_cut_in_steps_jumps_no_further(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next part of the weights is asked for step by step; the channels of a plain image, 96 elements apart, follow each other as before
+    (all 72 of a step were asked for at once, which took a sixth of the time)."""
+    model = make_model([oh.make_node("Conv", ["x", "w"], ["y"])], {"x": (1, 144, 8, 12)}, ["y"], {"w": values(128, 144, 1, 1)})
+    statements = [stmt for kernel in kernels_of(model, monkeypatch) for stmt in ir.statements(kernel.nest.body)]
+    loops = {stmt.var.name for stmt in statements if isinstance(stmt, ir.For)}
+    assert {"ci_o", "ci_i"} <= loops
+    assert {stmt.buffer.name[0] for stmt in statements if isinstance(stmt, ir.Prefetch)} == {"w"}
+
+
 @pytest.mark.parametrize("rows", [1, 2, 4])
 def test_weights_that_are_read_once_come_in_streams(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
     model = make_model([oh.make_node("MatMul", ["x", "w"], ["y"])], {"x": (rows, 96)}, ["y"], {"w": values(96, 768)})

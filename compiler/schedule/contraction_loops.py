@@ -208,14 +208,15 @@ class _Emission:
         if any(part.many for part in parts):
             loops, term = in_steps(loops, term, max(part.lines(part.shares) for part in parts))
             parts = self._parts_ahead(term, loops, row, share)
-        loads = [e for e in ir.walk(term) if isinstance(e, ir.Load)]
+        whole = loops == self.sum.loops  # a loop cut in steps jumps no further than before
+        loads = (e for e in ir.walk(term) if isinstance(e, ir.Load)) if prefetch and whole else ()
+        rows_read = [load for load in loads if not depends(load, self.column)]
         for part in parts:
             part.before(b)
 
         def ahead() -> None:
-            for load in loads:
-                if prefetch and not depends(load, self.column):
-                    blocks_ahead(b, load, loops, row, rows * self.blocks.registers.columns / (2 * self.lanes), prefetch)
+            for load in rows_read:
+                blocks_ahead(b, load, loops, row, rows * self.blocks.registers.columns / (2 * self.lanes), prefetch)
             for part in parts:
                 part.inside(b)
 

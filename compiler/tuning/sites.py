@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import ChainMap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -29,6 +29,10 @@ from ..setup import Setup
 from ..staged import Stage
 from ..tensor import Tensor
 from .signature import signature
+
+PAGE = 4096
+APART = 320
+"""Bytes by which arrays lie apart within their pages."""
 
 
 @dataclass(frozen=True)
@@ -166,10 +170,10 @@ class Sites:
         program, inputs, blobs = _program(step, tensors, constants)
         request = KernelRequest(step.key, step.source, step.group.node_names)
         addresses = self.alone.addresses_of({step.key.digest: request})
-        native = Executable(program, addresses, [_aligned(blob) for blob in blobs], self.setup.threads, keep=self.alone)
+        native = Executable(program, addresses, _placed(blobs, 8), self.setup.threads, keep=self.alone)
         random = np.random.default_rng(0)
-        arrays = [_aligned(to_layout(_values(tensors[name], random), tensors[name])) for name in inputs]
-        results = tuple(_aligned(np.zeros(spec.extents, spec.numpy)) for spec in program.outputs)
+        arrays = _placed((to_layout(_values(tensors[name], random), tensors[name]) for name in inputs), 4)
+        results = tuple(_placed(np.zeros(spec.extents, spec.numpy) for spec in program.outputs))
         identity = step.key.digest, step.canonical.values
         return Trial(identity, step.lowered.choices, step.group, tensors, native.bind(arrays, results), results)
 
@@ -212,9 +216,16 @@ def from_layout(array: np.ndarray, tensor: Tensor) -> np.ndarray:
     return array[tuple(slice(p, p + n) for (p, _), n in zip(tensor.margins, tensor.shape, strict=True))]
 
 
-def _aligned(array: np.ndarray) -> np.ndarray:
-    """A copy that starts on a cache line, so that no candidate is luckier than another."""
-    copy, _ = aligned_empty(array.shape, array.dtype, array.nbytes)
+def _placed(arrays: Iterable[np.ndarray], first: int = 0) -> list[np.ndarray]:
+    """Copies, each a few lines further behind the start of a page than the one before: no candidate is luckier than another in which of
+    its arrays fall on the same lines of the first cache, or whose stores seem to meet its loads."""
+    return [_copy_at(array, (first + number) * APART) for number, array in enumerate(arrays)]
+
+
+def _copy_at(array: np.ndarray, offset: int) -> np.ndarray:
+    raw, address = aligned_empty((array.nbytes + 2 * PAGE,), np.dtype(np.uint8), array.nbytes + 2 * PAGE)
+    start = -address % PAGE + offset % PAGE
+    copy = np.ndarray(array.shape, array.dtype, raw, start)
     copy[...] = array
     return copy
 
