@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -26,6 +26,7 @@ class Growing:
 
     def __init__(self, seed: int) -> None:
         self.random = np.random.default_rng(seed)
+        self.float = self.one_of(np.float32, np.float32, np.float32, np.float32, np.float64)
         self.inputs: dict[str, np.ndarray] = {}
         self.constants: dict[str, np.ndarray] = {}
         self.values: dict[str, np.ndarray] = {}
@@ -46,28 +47,37 @@ class Growing:
 
     def input(self, *shape: int) -> str:
         name = f"x{len(self.inputs)}"
-        self.inputs[name] = self.values[name] = self.random.standard_normal(shape).astype(np.float32)
+        self.inputs[name] = self.values[name] = self.random.standard_normal(shape).astype(self.float)
         return name
 
-    def constant(self, array: Any, dtype: type = np.float32) -> str:
+    def constant(self, array: Any, dtype: type | np.dtype[Any] | None = None) -> str:
+        """Of the model's floating-point dtype unless given."""
         name = f"c{len(self.constants)}"
-        self.constants[name] = np.asarray(array, dtype)
+        self.constants[name] = np.asarray(array, dtype or self.float)
         return name
 
     def weight(self, *shape: int, summed: int = 1) -> str:
         """A constant; of ``summed`` products with it, the sum is about as large as what was multiplied."""
         return self.constant(self.random.standard_normal(shape) / np.sqrt(max(1, summed)))
 
-    def value(self, *ranks: int) -> str:
-        """A float32 value, of one of ``ranks`` if given; a late one rather than an early one."""
-        found = [n for n, v in self.values.items() if v.dtype == np.float32 and (v.ndim in ranks if ranks else True)]
+    def value(self, *ranks: int, kinds: str = "f") -> str:
+        """A value of the ranks and kinds of dtype given, any rank if none is; a late one rather than an early one."""
+        found = [n for n, v in self.values.items() if v.dtype.kind in kinds and (v.ndim in ranks if ranks else True)]
         if not found:
             raise Refused
         return found[-1 - min(len(found) - 1, int(self.random.exponential(1.5)))]
 
+    def anything(self, *ranks: int) -> str:
+        """Numbers or truth values."""
+        return self.value(*ranks, kinds="fib")
+
+    def alike(self, name: str, where: Callable[[np.ndarray], bool]) -> str:
+        """A value of the dtype of ``name``, maybe itself."""
+        return self.one_of(*(n for n, v in self.values.items() if v.dtype == self.values[name].dtype and where(v)))
+
     def partner(self, name: str) -> str:
         """Any value that can be broadcast with ``name``."""
-        return self.one_of(*(n for n, v in self.values.items() if v.dtype == np.float32 and self._fits(v, self.values[name])))
+        return self.alike(name, lambda v: self._fits(v, self.values[name]))
 
     @staticmethod
     def _fits(a: np.ndarray, b: np.ndarray) -> bool:

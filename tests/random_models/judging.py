@@ -23,7 +23,8 @@ def grow(seed: int) -> Growing:
     g = Growing(seed)
     for _ in range(g.between(1, 2)):
         batch, image = g.one_of(1, 1, 2, 3), (g.one_of(*SPANS), g.one_of(*SPANS))
-        g.input(*g.one_of((batch, g.one_of(1, 3, 8, 16, 17, 24, 32), *image), (batch, *image), image))
+        image_of_channels = (batch, g.one_of(1, 3, 8, 16, 17, 24, 32), *image)
+        g.input(*g.one_of(image_of_channels, image_of_channels, image_of_channels, (batch, *image), image))
     wanted = g.between(4, 25)
     for _ in range(60):
         if len(g.nodes) < wanted:
@@ -46,7 +47,7 @@ def _feeds(g: Growing, call: int) -> dict[str, np.ndarray]:
     if not call:
         return g.inputs
     random = np.random.default_rng(call)
-    return {name: random.standard_normal(array.shape).astype(np.float32) for name, array in g.inputs.items()}
+    return {name: random.standard_normal(array.shape).astype(array.dtype) for name, array in g.inputs.items()}
 
 
 def _differences(model: onnx.ModelProto, f: loopnest.CompiledModel, feeds: dict[str, np.ndarray]) -> list[str]:

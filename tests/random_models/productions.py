@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+import onnx.helper as oh
 
 from .growing import Growing, Refused
 
@@ -86,10 +87,53 @@ def where(g: Growing) -> None:
     g.add("Where", g.add("Greater", a, g.constant(0.137)), a, g.partner(a))
 
 
+@production()
+def condition(g: Growing) -> None:
+    """Numbers are compared with what none of them is likely to be close to."""
+    a = g.value(kinds="fib")
+    if g.values[a].dtype == np.bool_:
+        g.add("Not", g.add(g.one_of("And", "Or", "Xor"), a, g.partner(a)))
+    else:
+        g.add(
+            g.one_of("Less", "GreaterOrEqual"), a, g.constant(0.137 if g.values[a].dtype.kind == "f" else 2, g.values[a].dtype)
+        )
+
+
+@production()
+def cast(g: Growing) -> None:
+    """From what is exact."""
+    g.add("Cast", g.value(kinds="ib"), to=oh.np_dtype_to_tensor_dtype(np.dtype(g.one_of(g.float, np.int64, np.int32))))
+
+
+@production(2)
+def integers(g: Growing) -> None:
+    a = g.value(kinds="i")
+    dtype = g.values[a].dtype
+    match g.between(0, 4):
+        case 0:
+            g.add(g.one_of("Add", "Sub", "Mul", "Max", "Min"), a, g.partner(a))
+        case 1:
+            g.add(g.one_of("Div", "Mod"), a, g.constant(g.between(1, 7), dtype))
+        case 2:
+            g.add(g.one_of("Abs", "Neg", "Sign"), a)
+        case 3:
+            g.add(
+                g.one_of("ReduceSum", "ReduceMax", "ReduceMin"), a, g.constant([g.axis(a)], np.int64), keepdims=g.between(0, 1)
+            )
+        case _:
+            g.add(g.one_of("Equal", "Greater"), a, g.constant(g.between(-3, 3), dtype))
+
+
+@production()
+def places_of_the_largest(g: Growing) -> None:
+    x = g.value()
+    g.add(g.one_of("ArgMax", "ArgMin"), x, axis=g.axis(x), keepdims=g.between(0, 1))
+
+
 # --- convolutions and pooling -----------------------------------------------------------------------------------------------------
 
 
-@production(3)
+@production(6)
 def convolution(g: Growing) -> None:
     x = g.value(4, 4, 4, 3)
     channels, *image = g.shape(x)[1:]
@@ -110,7 +154,7 @@ def convolution(g: Growing) -> None:
     g.add("Conv", x, weight, *bias, **attributes, **padding)
 
 
-@production()
+@production(2)
 def depthwise_convolution(g: Growing) -> None:
     x = g.value(4)
     channels, k, stride = g.shape(x)[1], g.one_of(3, 3, 5, 7), g.one_of(1, 1, 2)
@@ -118,7 +162,7 @@ def depthwise_convolution(g: Growing) -> None:
     g.add("Conv", x, weight, g.weight(channels, summed=4), group=channels, strides=[stride] * 2, pads=[k // 2] * 4)
 
 
-@production()
+@production(2)
 def residual(g: Growing) -> None:
     x = g.value(4)
     channels = g.shape(x)[1]
@@ -146,7 +190,7 @@ def transposed_convolution(g: Growing) -> None:
     g.add("ConvTranspose", x, weight, group=groups, strides=[stride] * 2, dilations=[g.one_of(1, 1, 2)] * 2, pads=pads, **extra)
 
 
-@production()
+@production(2)
 def pooling(g: Growing) -> None:
     window = {
         "kernel_shape": [g.one_of(2, 3, 3, 5)] * 2, "strides": [g.one_of(1, 2, 2, 3)] * 2, "pads": [g.between(0, 1) for _ in range(4)],
@@ -188,7 +232,7 @@ def product(g: Growing) -> None:
     """With another value, or with itself transposed."""
     a = g.value(2, 3, 4)
     depth = g.shape(a)[-1]
-    b = g.one_of(*(n for n, v in g.values.items() if v.dtype == np.float32 and v.ndim == len(g.shape(a))))
+    b = g.alike(a, lambda v: v.ndim == len(g.shape(a)))
     if g.shape(b)[-2] != depth:
         b = b if g.shape(b)[-1] == depth else a
         order = list(range(len(g.shape(b))))
@@ -212,7 +256,7 @@ def einsum(g: Growing) -> None:
     g.add("Einsum", x, g.weight(depth, 7, summed=depth), equation=g.one_of("abc,cd->abd", "abc,cd->adb", "abc,cd->dab"))
 
 
-@production()
+@production(2)
 def attention(g: Growing) -> None:
     x = g.value(3)
     batch, length, width = g.shape(x)
@@ -311,14 +355,14 @@ def largest(g: Growing) -> None:
 
 @production()
 def transpose(g: Growing) -> None:
-    x = g.value()
+    x = g.anything()
     g.add("Transpose", x, perm=g.random.permutation(len(g.shape(x))).tolist())
 
 
 @production(2)
 def reshape(g: Growing) -> None:
     """Joins two axes, cuts one, or anything with as many elements."""
-    x = g.value()
+    x = g.anything()
     shape = list(g.shape(x))
     axis = g.axis(x)
     divisor = g.one_of(*(n for n in (1, 2, 3, 4, 7, 8) if shape[axis] % n == 0))
@@ -332,7 +376,7 @@ def reshape(g: Growing) -> None:
 
 @production()
 def unsqueeze_or_squeeze(g: Growing) -> None:
-    x = g.value()
+    x = g.anything()
     ones = [axis for axis, extent in enumerate(g.shape(x)) if extent == 1]
     if ones and g.chance(0.5):
         g.add("Squeeze", x, g.constant([g.one_of(*ones)], np.int64))
@@ -342,21 +386,21 @@ def unsqueeze_or_squeeze(g: Growing) -> None:
 
 @production(2)
 def concat(g: Growing) -> None:
-    x = g.value()
+    x = g.anything()
     axis = g.axis(x)
     rest = [*g.shape(x)[:axis], *g.shape(x)[axis + 1 :]]
-    others = [
-        n for n, v in g.values.items()
-        if v.dtype == np.float32 and v.ndim == len(rest) + 1 and [*v.shape[:axis], *v.shape[axis + 1 :]] == rest
-    ]  # fmt: skip
-    parts = [x, *(g.one_of(*others) for _ in range(g.between(1, 3)))]
+
+    def joins(v: np.ndarray) -> bool:
+        return v.ndim > len(rest) and [*v.shape[:axis], *v.shape[axis + 1 :]] == rest
+
+    parts = [x, *(g.alike(x, joins) for _ in range(g.between(1, 3)))]
     g.random.shuffle(parts)
     g.add("Concat", *parts, axis=axis)
 
 
 @production(2)
 def split(g: Growing) -> None:
-    x = g.value()
+    x = g.anything()
     axis = g.axis(x)
     extent = g.shape(x)[axis]
     first = g.one_of(1, max(1, extent // 2), max(1, extent // 3))
@@ -365,7 +409,7 @@ def split(g: Growing) -> None:
 
 @production()
 def slice_(g: Growing) -> None:
-    x = g.value()
+    x = g.anything()
     axis = g.axis(x)
     extent = g.shape(x)[axis]
     start, end, step = g.between(0, extent // 2), g.one_of(extent, 2**31, -1, extent // 2 + 1), g.one_of(1, 1, 1, 2, 3)
@@ -376,17 +420,18 @@ def slice_(g: Growing) -> None:
 
 @production()
 def pad(g: Growing) -> None:
-    x = g.value()
+    x = g.anything()
     pads = [0] * (2 * len(g.shape(x)))
     for _ in range(g.between(1, 3)):
         pads[g.axis(x) + g.one_of(0, len(pads) // 2)] = g.one_of(1, 2, 3)
     mode = g.one_of("constant", "constant", "reflect", "edge")
-    g.add("Pad", x, g.constant(pads, np.int64), *([g.constant(0.5)] if mode == "constant" else []), mode=mode)
+    filling = [g.constant(1, g.values[x].dtype)] if mode == "constant" else []
+    g.add("Pad", x, g.constant(pads, np.int64), *filling, mode=mode)
 
 
 @production()
 def gather(g: Growing) -> None:
-    x = g.value()
+    x = g.anything()
     axis = g.axis(x)
     extent = g.shape(x)[axis]
     g.add("Gather", x, g.constant(g.random.integers(-extent, extent, g.one_of((), (3,), (2, 4), (8,))), np.int64), axis=axis)
@@ -394,21 +439,21 @@ def gather(g: Growing) -> None:
 
 @production()
 def gather_nd(g: Growing) -> None:
-    x = g.value(2, 3, 4)
+    x = g.anything(2, 3, 4)
     indices = np.stack([g.random.integers(0, extent, 5) for extent in g.shape(x)[: g.axis(x) + 1]], -1)
     g.add("GatherND", x, g.constant(indices, np.int64))
 
 
 @production()
 def expand(g: Growing) -> None:
-    x = g.value()
+    x = g.anything()
     shape = [extent if extent > 1 else g.one_of(1, 2, 3, 8) for extent in g.shape(x)]
     g.add("Expand", x, g.constant([*g.one_of([], [2]), *shape], np.int64))
 
 
 @production()
 def tile(g: Growing) -> None:
-    x = g.value()
+    x = g.anything()
     g.add("Tile", x, g.constant([g.one_of(1, 1, 2, 3) for _ in g.shape(x)], np.int64))
 
 
