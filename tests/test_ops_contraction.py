@@ -225,6 +225,26 @@ def test_any_register_tile_is_right(tile: dict[str, int]) -> None:
     agrees(conv, {"x": values(1, 16, 9, 15)}, {"tile": tile})
 
 
+@pytest.mark.parametrize("channels", [9, 12, 16, 18, 20, 100])
+@pytest.mark.parametrize(("rank", "dilation"), [(1, 1), (1, 3), (2, 1)])
+def test_two_taps_around_parts_of_blocks(channels: int, rank: int, dilation: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Channels lie in blocks, not all of which are whole; two taps are not the innermost loop then."""
+    taps, sizes = (2,) * rank, (17, 9)[:rank]
+    nodes = [
+        oh.make_node("Conv", ["x", "u"], ["t"]),
+        oh.make_node("Conv", ["t", "w", "b"], ["y"], pads=[1] * 2 * rank, dilations=[dilation] * rank),
+    ]
+    constants = {
+        "u": values(channels, 3, *(1,) * rank),
+        "w": values(24, channels, *taps, seed=1),
+        "b": values(24, seed=2),
+    }
+    model = make_model(nodes, {"x": [1, 3, *sizes]}, ["y"], constants)
+    agrees(model, {"x": values(1, 3, *sizes)}, {"conv": "direct"})
+    agrees(model, {"x": values(1, 3, *sizes)})
+    assert any("ci_i" in source.text for source in kernels_of(model, monkeypatch)) == (channels % 2 == 0)
+
+
 @pytest.mark.parametrize("rows", [1, 7])
 @pytest.mark.parametrize("columns", [40, 63, 1000])
 def test_equal_columns_give_equal_sums(rows: int, columns: int) -> None:

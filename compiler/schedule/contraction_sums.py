@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import gcd
 
 from ...ir import loops as ir
 from ..ops.context import Reduce
@@ -46,22 +47,26 @@ def _uneven(var: ir.Var, values: list[ir.Expr], most: int) -> Sum:
 
 
 def _reduce_loops(reduce: Reduce, a: Contraction) -> tuple[list[ir.Var], list[ir.Expr]]:
-    """Loops over the reduced axes and the axes' values. In a blocked layout the channels come as blocks outside and lanes innermost."""
+    """Loops over the reduced axes and the axes' values. In a blocked layout the channels come as blocks outside and lanes innermost; around
+    two taps as the largest equal parts of blocks, where these are not all whole: such a loop, innermost, is unrolled, and what the taps
+    share is kept in registers that there are not."""
     loops: list[ir.Var] = []
     values: list[ir.Expr] = []
     innermost: list[ir.Var] = []
     buffers = {load.buffer for load in a.loads()}
     block = max((a.lowering.tensors[name].layout.block for name, b in a.lowering.buffers.items() if b in buffers), default=0)
+    two_taps = len(reduce.axes) > 1 and ir.is_const(ir.index(reduce.axes[-1][1]), 2)
     for name, extent in reduce.axes:
         bound = ir.index(extent)
+        unit = gcd(ir.hint(bound), block) if isinstance(bound, ir.Const) else 1
         if ir.is_const(bound, 1):
             values.append(ir.ZERO)
-        elif block and not loops and not values and isinstance(bound, ir.Const) and int(bound.value) % block == 0:  # type: ignore[arg-type]
-            outer = ir.Var(f"{name}_o", extent=ir.Const(int(bound.value) // block))  # type: ignore[arg-type]
-            lane = ir.Var(f"{name}_i", extent=ir.Const(block))
-            if not ir.is_const(outer.extent, 1):  # type: ignore[arg-type]
+        elif not loops and not values and unit > 1 and (two_taps or unit == block):
+            outer = ir.Var(f"{name}_o", extent=ir.Const(ir.hint(bound) // unit))
+            lane = ir.Var(f"{name}_i", extent=ir.Const(unit))
+            if ir.hint(bound) > unit:
                 loops.append(outer)
-                values.append(outer * block + lane)
+                values.append(outer * unit + lane)
             else:
                 values.append(lane)
             innermost.append(lane)
