@@ -20,8 +20,10 @@ import click
 import numpy as np
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
-from loopnest.compiler.algorithms import algorithm_of, winograd_cost
+from loopnest.codegen.target import Target
+from loopnest.compiler.algorithms import Algorithm, algorithm_of, winograd_cost
 from loopnest.compiler.config import Config, NodeOptions, Tile
+from loopnest.compiler.schedule.register_blocks import fitting_tiles
 from loopnest.compiler.setup import Setup
 from loopnest.compiler.tuning.measure import compare
 from loopnest.compiler.tuning.sites import Site, Sites, Trial
@@ -57,8 +59,8 @@ def spearman(a: Sequence[float], b: Sequence[float]) -> float:
     return float(x @ y) / scale if scale else math.nan
 
 
-def random_model(random: np.random.Generator) -> tuple[str, ModelProto, tuple[int, ...]]:
-    """A matrix product or a convolution that networks might have, and the shape of its input."""
+def random_model(random: np.random.Generator) -> tuple[str, ModelProto]:
+    """A matrix product or a convolution that networks might have."""
 
     def pick(*values: int) -> int:
         return int(random.choice(values))
@@ -79,21 +81,21 @@ def random_model(random: np.random.Generator) -> tuple[str, ModelProto, tuple[in
     x = helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)
     y = helper.make_tensor_value_info("y", TensorProto.FLOAT, None)
     graph = helper.make_graph([node], "random", [x], [y], [w])
-    return title, helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), shape
+    return title, helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
 
 
 def rank(title: str, model: ModelProto, tiles: int, random: np.random.Generator) -> Ranked | None:
-    """Measures a kernel; None where it is on no register tile."""
+    """Measures a kernel; None where it is on no register tile, or on several: convolutions by regions have one for each."""
     setup = Setup.of("cpu", Config(cache=False), 1)
     sites = Sites(model, setup, {})
     sites.runner.run(sites.feeds)
     site = max(sites.sites(2), key=lambda s: work_of(sites, s))
     default = sites.trial(site, NodeOptions())
     direct = default if default.choices.cost else sites.trial(site, NodeOptions(conv="direct"))
-    if direct.choices.cost is None:
+    if direct.choices.cost is None or _algorithm(direct, NodeOptions(conv="direct"), setup).regions:
         return None
     found: list[tuple[Tile, float, float]] = []
-    for tile in _spread(direct, tiles, random):
+    for tile in _spread(direct, tiles, setup.target, random):
         trial = sites.trial(site, NodeOptions(conv="direct", tile=tile))
         if trial.identity != direct.identity:
             found.append((tile, direct.choices.cost(tile), compare(direct.run, trial.run, time.process_time, 0.3).ratio))
@@ -118,18 +120,26 @@ def _predicted(default: Trial, direct: Trial, setup: Setup) -> float:
     node, tensors = default.group.anchor, default.tensors
     lanes = 4 * setup.target.lanes(32)  # two multiply-adds a cycle
     if default is not direct:
-        transforms = algorithm_of(node, tensors, {node.inputs[1]}, NodeOptions(), setup.target).transforms
+        transforms = _algorithm(default, NodeOptions(), setup).transforms
         return winograd_cost(transforms, tensors[node.inputs[1]].shape, tensors[node.outputs[0]].shape) / lanes
     extent = default.choices.cost.args[0]  # type: ignore[union-attr]
     elements = math.prod(tensors[node.outputs[0]].shape)
     return default.choices.cost(Tile()) * extent.products * elements / (extent.rows * extent.columns)  # type: ignore[misc]
 
 
-def _spread(trial: Trial, count: int, random: np.random.Generator) -> Iterator[Tile]:
+def _algorithm(trial: Trial, options: NodeOptions, setup: Setup) -> Algorithm:
+    """How a kernel is computed: directly, where it is no convolution."""
+    node = trial.group.anchor
+    if node.op != "Conv":
+        return Algorithm((), "")
+    return algorithm_of(node, trial.tensors, {node.inputs[1]}, options, setup.target)
+
+
+def _spread(trial: Trial, count: int, target: Target, random: np.random.Generator) -> Iterator[Tile]:
     """Tiles that fit into the registers, the good ones and some others."""
-    lanes, cost = 8, trial.choices.cost
+    cost = trial.choices.cost
     assert cost is not None
-    every = sorted((Tile(m, v * lanes) for v in range(1, 7) for m in range(1, 15) if m * v + v <= 15), key=cost)
+    every = sorted(fitting_tiles(target, 32), key=cost)
     chosen = {*range(min(count // 2, len(every))), *map(int, random.integers(0, len(every), count - count // 2))}
     yield from (every[i] for i in sorted(chosen))
 
@@ -155,7 +165,7 @@ def main(kernels: int, tiles: int, seed: int) -> None:
     random = np.random.default_rng(seed)
     found: list[Ranked] = []
     while len(found) < kernels:
-        title, model, _ = random_model(random)
+        title, model = random_model(random)
         ranked = rank(title, model, tiles, random)
         if ranked is not None:
             found.append(ranked)

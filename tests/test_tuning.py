@@ -127,6 +127,11 @@ def test_a_journal_survives_a_line_that_is_cut_short(tmp_path: Path) -> None:
     assert not Journal(path, resume=False).tried
 
 
+def test_a_journal_that_cannot_be_written_is_told_of_before_anything_is_measured(tmp_path: Path) -> None:
+    with pytest.raises(loopnest.ConfigError, match=r"cannot write .*journal: No such file"):
+        searched(tmp_path / "absent" / "tuned.toml")
+
+
 # --- the search, with a process that only says what it measured -----------------------------------------------------------------------
 
 FAKE = f"""
@@ -439,6 +444,17 @@ def test_a_layout_that_does_not_fit_is_ignored_with_the_reason(entry: Any, reaso
 def test_a_kernel_has_no_layout_of_its_own() -> None:
     with pytest.warns(TuningWarning, match="unknown option layout"):
         tuned({"layout": "plain"}, cache=False)
+
+
+def test_results_that_are_no_numbers_in_the_same_places_agree() -> None:
+    """Data are random: a square root of some is none."""
+    nodes = [make_node("MatMul", ["x", "w"], ["c"]), make_node("Sqrt", ["c"], ["y"])]
+    model = make_model(nodes, {"x": (24, 40)}, ["y"], {"w": values(40, 48, seed=1)})
+    config = plain_config(Config(cache=False))
+    bench = _Bench({"model": model.SerializeToString(), "shapes": {}, "config": config, "target": "cpu", "threads": 1})
+    (name,) = (name for name, *_ in bench.listing()["kernels"])
+    found = bench.compare({"kernel": name, "incumbent": {}, "candidate": {"tile": {"m": 2, "n": 8}}, "seconds": 0.05})
+    assert found["pairs"] >= 2
 
 
 def test_layouts_are_measured_with_the_whole_model() -> None:

@@ -18,6 +18,7 @@ TILES = 10
 """Tiles that are tried, the best by the cost model."""
 SLOWER = 1.35
 """Tiles that should take so much longer than the best one are not tried."""
+ORDERS = ("columns", "rows", "groups")
 PARTS = (128, 192, 256, 384, 512)
 AHEAD = (0, 100, 400)
 UNROLLED = (1, 2, 4, 8)
@@ -29,7 +30,7 @@ def candidates(trial: Trial, options: NodeOptions, constants: Mapping[str, Any],
     choices = trial.choices
     found = [*_algorithms(trial, options, constants, target), *_tiles(choices, options, target)]
     parts = (*PARTS, *_near(choices, "tile.k"))
-    for name, values in (("order", ("columns", "rows")), ("tile.k", parts), ("unroll", UNROLLED), ("prefetch", AHEAD)):
+    for name, values in (("order", ORDERS), ("tile.k", parts), ("unroll", UNROLLED), ("prefetch", AHEAD)):
         found += _others(choices, options, name, values)
     if "tasks" in choices.taken:
         default = int(choices.taken["tasks"].default)

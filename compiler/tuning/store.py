@@ -81,13 +81,16 @@ def _value(value: Any) -> str:
 
 
 class Journal:
-    """What was tried, a line of JSON for each candidate; ``resume`` reads what is there, otherwise it begins anew."""
+    """What was tried, a line of JSON for each candidate; ``resume`` reads what is there, otherwise it begins anew. Raises ``ConfigError``
+    where it cannot be written, before anything is measured."""
 
     def __init__(self, path: Path, *, resume: bool) -> None:
         self.path = path
         self.tried: set[tuple[str, str]] = set()
-        if not resume:
-            path.unlink(missing_ok=True)
+        try:
+            path.open("a" if resume else "w", encoding="utf-8").close()
+        except OSError as error:
+            raise ConfigError(f"cannot write {path}: {error.strerror or error}") from None
         for line in _text(path).splitlines():
             try:
                 kernel, candidate = json.loads(line)[:2]
