@@ -15,7 +15,7 @@ from math import prod
 from ..codegen.target import Target
 from ..ir import dtypes
 from ..ir.graph import Node, TensorType
-from .config import NodeOptions
+from .config import NodeOptions, Tile
 from .ops.convolution import Run, runs_of
 from .ops.infer import InferContext
 from .schedule.cook_toom import CookToom, cook_toom
@@ -74,7 +74,7 @@ def algorithm_of(
         if transforms is None:
             return Algorithm((), f"{options.conv} has no points of evaluation, or too many, for filters of {w.shape[2:]}")
         return Algorithm(transforms, f"the option `conv` is {options.conv}")
-    return _cheapest(w.shape, y.shape, groups_of(node))
+    return _cheapest(w.shape, y.shape, groups_of(node), target)
 
 
 def legal_algorithms(
@@ -149,9 +149,9 @@ def _gain_of_regions(node: Node, tensors: Mapping[str, Tensor], options: NodeOpt
 
 
 @cache
-def _cheapest(filters: tuple[int, ...], result: tuple[int, ...], groups: int) -> Algorithm:
+def _cheapest(filters: tuple[int, ...], result: tuple[int, ...], groups: int, target: Target) -> Algorithm:
     """The algorithm with the least cost, among those that are accurate enough."""
-    direct = 2 * prod(result) * prod(filters[1:]) + BYTE_FLOPS * 4 * prod(filters)
+    direct = _direct_cost(filters, result, groups, target)
     candidates = [t for outputs in (2, 4, 6) if (t := _transforms(outputs, filters[2:])) is not None]
     sound = [t for t in candidates if prod(axis.growth for axis in t) <= MAX_GROWTH]
     if not sound:
@@ -161,6 +161,14 @@ def _cheapest(filters: tuple[int, ...], result: tuple[int, ...], groups: int) ->
     if gain < MIN_GAIN:
         return Algorithm((), f"{Algorithm(best, '').title} would take {1 / gain:.2f} of the time, by estimate")
     return Algorithm(best, f"{gain:.1f} times as fast, by estimate")
+
+
+def _direct_cost(filters: tuple[int, ...], result: tuple[int, ...], groups: int, target: Target) -> float:
+    """Floating-point operations, of which a core does less where rows or groups are no whole register tiles, and reading the filters."""
+    extent = Extent(result[-1], filters[0] // groups, prod(filters[1:]), target.block)
+    ideal = extent.rows * extent.columns / (2 * target.lanes(32))
+    slack = max(1.0, tile_cycles(extent, target, 32, Tile()) / ideal)
+    return 2 * prod(result) * prod(filters[1:]) * slack + BYTE_FLOPS * 4 * prod(filters)
 
 
 def winograd_cost(

@@ -367,6 +367,7 @@ def test_what_auto_chooses() -> None:
     assert outputs(7, 512) <= 2
     assert outputs(1, 512) == 1
     assert choice((1, 768, 14, 14), (768, 128, 3, 3), group=6).transforms
+    assert choice((1, 320, 16, 16), (320, 16, 3, 3), group=20).transforms  # rows of 14 results are no whole register tiles
     assert not choice((1, 64, 14, 14), (64, 1, 3, 3), group=64).transforms
     assert [t.outputs for t in choice((1, 64, 1, 258), (64, 64, 1, 3)).transforms] == [1, 6]
 
