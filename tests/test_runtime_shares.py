@@ -129,7 +129,7 @@ def test_meeting_is_fast() -> None:
     """The barrier of two workers takes under 2 microseconds, when both have a processor of their own for a moment."""
     f, steps = executable(chain(201, n=0), 2), 200
     x, best = np.zeros(0, np.int64), float("inf")
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while best > 2e-6 and time.monotonic() < deadline:
         start = time.perf_counter()
         f.run([x])
