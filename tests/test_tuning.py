@@ -27,6 +27,7 @@ from loopnest.compiler.config import Config, NodeOptions
 from loopnest.compiler.notices import ConfigWarning, TuningWarning
 from loopnest.compiler.setup import Setup
 from loopnest.compiler.tuning import search
+from loopnest.compiler.tuning import sites as sites_module
 from loopnest.compiler.tuning.entries import SPACE
 from loopnest.compiler.tuning.measure import compare
 from loopnest.compiler.tuning.search import Tuned, _Search
@@ -455,6 +456,19 @@ def test_results_that_are_no_numbers_in_the_same_places_agree() -> None:
     (name,) = (name for name, *_ in bench.listing()["kernels"])
     found = bench.compare({"kernel": name, "incumbent": {}, "candidate": {"tile": {"m": 2, "n": 8}}, "seconds": 0.05})
     assert found["pairs"] >= 2
+
+
+@pytest.mark.parametrize(("nbytes", "copies"), [(0, 1), (64, 16), (1 << 17, 8), (1 << 19, 2), (1 << 20, 1), (1 << 24, 1)])
+def test_weights_that_would_stay_in_the_second_cache_have_copies(nbytes: int, copies: int) -> None:
+    assert sites_module._copies(nbytes, 1 << 19) == copies
+
+
+def test_copies_are_used_in_turn() -> None:
+    called: list[int] = []
+    run = sites_module._in_turn([lambda n=n: called.append(n) for n in range(3)])
+    for _ in range(4):
+        run()
+    assert called == [0, 1, 2, 0]
 
 
 def test_layouts_are_measured_with_the_whole_model() -> None:

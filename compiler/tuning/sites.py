@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,8 @@ from ..staged import Stage
 from ..tensor import Tensor
 from .signature import signature
 
+MOST_COPIES = 16
+"""Of the weights of a kernel: smaller ones are soon read."""
 PAGE = 4096
 APART = 320
 """Bytes by which arrays lie apart within their pages."""
@@ -170,12 +173,39 @@ class Sites:
         program, inputs, blobs = _program(step, tensors, constants)
         request = KernelRequest(step.key, step.source, step.group.node_names)
         addresses = self.alone.addresses_of({step.key.digest: request})
-        native = Executable(program, addresses, _placed(blobs, 8), self.setup.threads, keep=self.alone)
+        natives = [
+            Executable(program, addresses, _placed(blobs, 8), self.setup.threads, keep=self.alone)
+            for _ in range(_copies(sum(blob.nbytes for blob in blobs), self.setup.target.l2))
+        ]
         random = np.random.default_rng(0)
         arrays = _placed((to_layout(_values(tensors[name], random), tensors[name]) for name in inputs), 4)
         results = tuple(_placed(np.zeros(spec.extents, spec.numpy) for spec in program.outputs))
         identity = step.key.digest, step.canonical.values
-        return Trial(identity, step.lowered.choices, step.group, tensors, native.bind(arrays, results), results)
+        return Trial(
+            identity,
+            step.lowered.choices,
+            step.group,
+            tensors,
+            _in_turn([native.bind(arrays, results) for native in natives]),
+            results,
+        )
+
+
+def _copies(nbytes: int, cache: int) -> int:
+    """How many copies of so many bytes of weights to run a kernel on in turn: in a model, other weights pass through the second cache
+    before the same ones come again. A kernel whose weights stay there would be tuned to what never is."""
+    return min(MOST_COPIES, -(-2 * cache // nbytes)) if nbytes else 1
+
+
+def _in_turn(calls: Sequence[Callable[[], None]]) -> Callable[[], None]:
+    if len(calls) == 1:
+        return calls[0]
+    following = cycle(calls)
+
+    def run() -> None:
+        next(following)()
+
+    return run
 
 
 def _program(
