@@ -65,7 +65,7 @@ def emit_kernel(source: KernelSource, target: Target) -> KernelModule:
     ranks = tuple(len(region.extents) for region in source.regions)
     symbol = f"loopnest_{hashlib.sha256(source.text.encode()).hexdigest()[:24]}"
     with collector.paused():
-        module = ll.Module(symbol)
+        module = ll.Module(symbol, fused=target.fma)
         for region in source.regions:
             _emit_tile(module, region.function, source, target)
         _emit_entry(module, symbol, source, target)

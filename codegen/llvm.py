@@ -195,10 +195,11 @@ class Phi(Value):
 
 
 class Module:
-    """Functions by name; its string is its text."""
+    """Functions by name; its string is its text. ``fused``: it is for a target with fused multiply-add."""
 
-    def __init__(self, name: str = "") -> None:
+    def __init__(self, name: str = "", *, fused: bool = False) -> None:
         self.name = name
+        self.fused = fused
         self.globals: dict[str, Function] = {}
 
     def __str__(self) -> str:

@@ -81,6 +81,11 @@ class V:
             return FLOAT64
         raise TypeError(f"vector math needs float or double, not {self.type}")
 
+    @property
+    def fused(self) -> bool:
+        """Whether ``a * b + c`` is rounded once."""
+        return self.builder.module.fused
+
     def of(self, number: Number) -> V:
         """``number`` in every lane of a value of this type."""
         return V(self.builder, splat_constant(self.type, number))
