@@ -23,7 +23,9 @@ from .register_blocks import ColumnBlocks
 TASKS = 16
 """Fewer tasks than this are cut further, for the workers' sake."""
 _LEAST_TASKS = 4
-"""Groups of blocks of columns are not so large that there are fewer tasks."""
+"""Groups of blocks of columns, and chunks of few rows, are not so large that there are fewer tasks."""
+_FEW_ROWS = 14
+"""Rows, at least, of a chunk where there are few: with fewer, weights come from the second cache more slowly than they are used."""
 _LEAST_ROWS = 64
 """Rows, at least, of a chunk that a group of blocks passes by: they all use a part of the weights that lies in the first cache."""
 
@@ -42,7 +44,9 @@ def cut(a: Contraction, outer: list[int], blocks: ColumnBlocks, total: Sum) -> T
     """The tasks for ``blocks`` of columns inside of the axes ``outer``, of sums ``total``."""
     apart = prod(a.sizes[i] for i in outer) * a.groups
     choices = a.lowering.choices
-    enough = -(-choices.take("tasks", TASKS, range(1, 1025)) // max(1, apart * blocks.count))
+    each = max(1, apart * blocks.count)
+    most = a.rows * (a.sizes[a.band] if a.band is not None else 1) // _FEW_ROWS
+    enough = -(-choices.take("tasks", min(TASKS, max(_LEAST_TASKS, each * most)), range(1, 1025)) // each)
     rows = sum(_bytes(a, load, outer) for load in a.loads() if load not in a.moving)
     columns = sum(_bytes(a, load, outer) for load in a.moving)
     cache = a.lowering.target.l2
