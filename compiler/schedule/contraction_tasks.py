@@ -45,8 +45,7 @@ def cut(a: Contraction, outer: list[int], blocks: ColumnBlocks, total: Sum) -> T
     apart = prod(a.sizes[i] for i in outer) * a.groups
     choices = a.lowering.choices
     each = max(1, apart * blocks.count)
-    most = a.rows * (a.sizes[a.band] if a.band is not None else 1) // _FEW_ROWS
-    enough = -(-choices.take("tasks", min(TASKS, max(_LEAST_TASKS, each * most)), range(1, 1025)) // each)
+    enough = -(-choices.take("tasks", _tasks(a, each, blocks, total), range(1, 1025)) // each)
     rows = sum(_bytes(a, load, outer) for load in a.loads() if load not in a.moving)
     columns = sum(_bytes(a, load, outer) for load in a.moving)
     cache = a.lowering.target.l2
@@ -62,6 +61,14 @@ def cut(a: Contraction, outer: list[int], blocks: ColumnBlocks, total: Sum) -> T
         least, _, ways["groups"] = min(groups, key=lambda way: way[:2])
         best = "groups" if 2 * least < moved else best
     return ways[choices.take("order", best if rows > cache * 3 // 4 else "columns", tuple(ways))]
+
+
+def _tasks(a: Contraction, each: int, blocks: ColumnBlocks, total: Sum) -> int:
+    """Tasks that are enough where each chunk of rows makes ``each``: fewer where chunks of few rows would read a part of the weights again
+    and again that does not stay in the first cache."""
+    part = prod(ir.hint(total.extent(v)) for v in total.loops) * blocks.registers.columns * a.term.dtype.itemsize
+    rows = a.rows * (a.sizes[a.band] if a.band is not None else 1)
+    return TASKS if 2 * part < a.lowering.target.l1 else min(TASKS, max(_LEAST_TASKS, each * (rows // _FEW_ROWS)))
 
 
 def _groups(a: Contraction, apart: int, blocks: ColumnBlocks, total: Sum) -> Iterator[Tasks]:
