@@ -24,7 +24,7 @@ from .records import CacheKey, Form
 PAGE = 4096
 MAPPED_BYTES = 1 << 16
 """A smaller constant is not worth a file."""
-_FORM = Form(b"LOOPNEST ARRAY 1", "array", PAGE)
+_FORM = Form(b"LOOPNEST ARRAY 2", "array", PAGE, large=True)
 
 
 class ArrayCache:
@@ -93,7 +93,7 @@ class ArrayCache:
 
 
 def _name(key: CacheKey) -> str:
-    return f"weights/{key.digest}.array"
+    return f"weights/{key.digest}-2.array"  # other versions, which may share the directory, have other names
 
 
 def bytes_of(array: np.ndarray) -> memoryview:

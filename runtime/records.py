@@ -1,7 +1,8 @@
 """The form of all files in the cache: a key, fields and a body, under a checksum.
 
-    magic (16 bytes), SHA-256 of the rest, size of the header, the header (JSON: key and fields), zeros up to the alignment, the body
+    magic (16 bytes), checksum, size of the header, the header (JSON: key and fields), zeros up to the alignment, the body
 
+The checksum is the SHA-256 of all after the size of the header; of a large body its XXH64 stands there in its place.
 A file is named by the SHA-256 of its key. What is read must be whole and carry the key that it is looked up by.
 """
 
@@ -18,6 +19,7 @@ from functools import cached_property
 from typing import Any, cast
 
 from ..ir.errors import MALFORMED
+from .checksums import xxh64
 from .files import Damaged
 
 _HEADER = struct.Struct("<16s32sI")
@@ -71,20 +73,18 @@ class Record:
 
 @dataclass(frozen=True)
 class Form:
-    """A kind of record: its magic, what it is called, and where its body begins."""
+    """A kind of record: its magic, what it is called, where its body begins, and whether bodies are large."""
 
     magic: bytes
     what: str
     alignment: int = 1
+    large: bool = False
 
     def encode(self, key: CacheKey, fields: Mapping[str, Any], body: Sequence[bytes | memoryview]) -> list[bytes | memoryview]:
         """A file, in parts."""
         header = json.dumps({"key": key.parts, **fields}).encode()
-        parts = [header, bytes(-(_HEADER.size + len(header)) % self.alignment), *body]
-        digest = hashlib.sha256()
-        for part in parts:
-            digest.update(part)
-        return [_HEADER.pack(self.magic, digest.digest(), len(header)), *parts]
+        head = header + bytes(-(_HEADER.size + len(header)) % self.alignment)
+        return [_HEADER.pack(self.magic, self._checksum(head, *body), len(header)), head, *body]
 
     def decode(self, data: bytes | mmap.mmap) -> Record:
         """Raises ``Damaged``."""
@@ -93,16 +93,23 @@ class Form:
         magic, checksum, header_nbytes = _HEADER.unpack_from(data)
         if magic != self.magic:
             raise Damaged(f"it is not a loopnest {self.what} of this version")
-        with memoryview(data) as view:
-            if hashlib.sha256(view[_HEADER.size :]).digest() != checksum:
-                raise Damaged("its checksum does not match")
         end = _HEADER.size + header_nbytes
+        body = end + -end % self.alignment
+        with memoryview(data) as view:
+            if self._checksum(view[_HEADER.size : body], view[body:]) != checksum:
+                raise Damaged("its checksum does not match")
         try:
             fields = cast("dict[str, Any]", json.loads(data[_HEADER.size : end]))
             key = CacheKey.of(fields.pop("key"))
         except MALFORMED as error:
             raise Damaged(f"its header is malformed: {error!r}") from None
-        return Record(key, fields, end + -end % self.alignment)
+        return Record(key, fields, body)
+
+    def _checksum(self, head: bytes | memoryview, *body: bytes | memoryview) -> bytes:
+        digest = hashlib.sha256(head)
+        for part in body:
+            digest.update(xxh64(part).encode() if self.large else part)
+        return digest.digest()
 
     def decode_for(self, key: CacheKey, data: bytes | mmap.mmap) -> Record:
         """Raises ``Damaged`` for a record of another key too."""

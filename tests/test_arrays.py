@@ -44,7 +44,7 @@ def again(cache: ArrayCache) -> ArrayCache:
 
 
 def file_of(cache: ArrayCache, key: CacheKey = KEY) -> Path:
-    return cache.files.root / "weights" / f"{key.digest}.array"
+    return cache.files.root / "weights" / f"{key.digest}-2.array"
 
 
 def base_of(array: Any) -> Any:
