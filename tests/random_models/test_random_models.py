@@ -12,12 +12,6 @@ def test_random_model(seed: int) -> None:
     assert problems(seed, threads=1 + seed % 2) == []
 
 
-@pytest.mark.long
-@pytest.mark.parametrize("seed", range(1000, 1200))
-def test_random_model_long(seed: int) -> None:
-    assert problems(seed, threads=1 + seed % 2) == []
-
-
 def test_a_seed_is_always_the_same_model() -> None:
     assert grow(3).model() == grow(3).model()
 
