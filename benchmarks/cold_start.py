@@ -21,6 +21,7 @@ import click
 import numpy as np
 
 from benchmarks import catalog
+from benchmarks.session import as_installed
 
 ROOT = Path(__file__).parent.parent
 
@@ -93,9 +94,8 @@ def environment(folder: Path) -> dict[str, str]:
     link = folder / "path" / "loopnest"
     if not link.exists():
         link.symlink_to(ROOT)
-    kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     return {
-        **kept,
+        **as_installed(),
         "PYTHONPATH": os.pathsep.join([str(link.parent), *packages]),
         "PYTHONPYCACHEPREFIX": str(folder / "compiled"),
     }

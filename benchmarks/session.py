@@ -79,16 +79,18 @@ def _wrong(record: Record) -> str | None:
     return None
 
 
+def as_installed() -> dict[str, str]:
+    """The variables of this process, for one that may keep bytecode: an installed package has it."""
+    return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+
+
 def _stage(job: Mapping[str, Any], limit: float) -> dict[str, Any]:
     """The result of a stage; an `error` for whatever way its process ends without one."""
     folder = Path(job["folder"])
     file, result = folder / "job.json", folder / "result.json"
     result.unlink(missing_ok=True)
     file.write_text(json.dumps({**job, "result": str(result)}))
-    kept = {
-        name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"
-    }  # installed, it has its bytecode
-    environment = {**kept, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+    environment = {**as_installed(), "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
     with (folder / "log.txt").open("w+") as log:
         try:
             command = [sys.executable, "-m", "benchmarks.worker", str(file)]

@@ -116,6 +116,7 @@ def _refusal(
 
 
 def groups_of(node: Node) -> int:
+    """Of channels of a convolution, transposed or not."""
     return int(node.attrs.get("group", 1))  # type: ignore[arg-type]
 
 

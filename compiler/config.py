@@ -17,7 +17,7 @@ import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal, Self, cast
+from typing import Any, Literal, Self, cast, get_args
 
 from ..ir.errors import ConfigError
 from ..runtime.cache import DEFAULT_MAX_BYTES
@@ -136,9 +136,9 @@ class Tile(_Validated):
 
 
 TILE = Rule("a table with some of the integers m, n, k", _parse_tile)
-ALGORITHM = one_of("auto", "direct", "winograd2", "winograd4", "winograd6")
-LAYOUT = one_of("auto", "plain", "NCHW4c", "NCHW8c", "NCHW16c", "NCHW32c", "NCHW64c")
-ORDER = one_of("auto", "columns", "rows", "groups")
+ALGORITHM = one_of(*get_args(Algorithm))
+LAYOUT = one_of(*get_args(Layout))
+ORDER = one_of(*get_args(Order))
 VECTOR = one_of(None, 128, 256, 512)
 FLAG = one_of(True, False)
 

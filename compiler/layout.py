@@ -19,7 +19,7 @@ import numpy as np
 from ..codegen.target import Target
 from ..ir import dtypes
 from ..ir.graph import Graph, Node
-from .algorithms import Algorithm, algorithm_of
+from .algorithms import Algorithm, algorithm_of, groups_of
 from .choices import Choice, IllegalChoice
 from .config import NodeOptions
 from .group import Group
@@ -196,7 +196,7 @@ class _Layouts:
     def conv_blocks(self, node: Node, block: int) -> bool:
         """Whether no block of a convolution's results has channels of two groups."""
         w = self.tensors[node.inputs[1]]
-        groups = int(node.attrs.get("group", 1))  # type: ignore[arg-type]
+        groups = groups_of(node)
         if node.inputs[1] not in self.constants:
             return False
         per_in, per_out = (w.shape[1], w.shape[0] // groups) if node.op == "Conv" else (w.shape[0] // groups, w.shape[1])
@@ -347,10 +347,9 @@ class _Layouts:
         pads = self.pads(group, name)
         made = out.layout.block
         if pads is not None:
-            grouped = int(anchor.attrs.get("group", 1)) > 1  # type: ignore[arg-type]
             block = tensor.layout.block if made else 0
             ragged = made and out.shape[1] % made > 0 and _is_operand(group, name)
-            if ragged or (made and (grouped or self.algorithm(group).transforms)):
+            if ragged or (made and (groups_of(anchor) > 1 or self.algorithm(group).transforms)):
                 block = made
             elif made and not block and self.pays_in_blocks(group, name):
                 block = self.block if tensor.shape[1] % made else made

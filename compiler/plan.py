@@ -19,6 +19,7 @@ from ..ir.graph import Graph, Node, TensorType
 from ..runtime.cache import CacheKey
 from ..runtime.memory import Lifetime, plan_arena
 from ..runtime.program import ALIGNMENT, BufferSpec, Program, Step, TensorSpec
+from .algorithms import groups_of
 from .choices import IllegalChoice
 from .config import Config, NodeOptions
 from .fusion import definition_of, fuse
@@ -273,8 +274,7 @@ class Planner:
             return shapes[1][1]  # recurrence: all gates for each hidden unit
         if node.op == "ConvTranspose":
             strides = node.attrs.get("strides") or (1,)
-            groups = int(node.attrs.get("group", 1))  # type: ignore[arg-type]
-            return max(1, shapes[1][0] * prod(shapes[1][2:]) // (groups * prod(strides)))  # type: ignore[arg-type]
+            return max(1, shapes[1][0] * prod(shapes[1][2:]) // (groups_of(node) * prod(strides)))  # type: ignore[arg-type]
         return shapes[0][-2 if node.op == "Gemm" and node.attrs.get("transA") else -1] if shapes[0] else 1
 
     # --- memory ----------------------------------------------------------------------------------------------------------------

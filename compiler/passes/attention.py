@@ -87,10 +87,10 @@ def _rewrite(view: View, node: Node, found: _Softmax, scores: _Scores) -> Outcom
         return Refusal("batch axes are broadcast after the scores")
     if any(not _broadcasts(view.shape(name), shape) for step in steps for name in step.operands):
         return Refusal("what is done to the scores makes them larger")
-    steps = [replace(step, operands=tuple(make.one_row(name) for name in step.operands)) for step in steps]
     rows = found.zero_rows
     if rows and not _broadcasts(view.shape(rows), (*shape[:-1], 1)):
         return Refusal("probabilities are cleared one by one")
+    steps = [replace(step, operands=tuple(make.one_row(name) for name in step.operands)) for step in steps]
     attrs: dict[str, Attribute] = {"steps": tuple(f"{s.op}:{s.position}" for s in steps)}
     attrs |= {"causal": causal} if causal is not None else {}
     attrs |= {"zero_nan": 1} if found.zero_nan else {}

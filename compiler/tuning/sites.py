@@ -14,6 +14,7 @@ import numpy as np
 
 from ...ir.errors import ConfigError, LoopnestError
 from ...ir.graph import Graph
+from ...runtime.arrays import PAGE
 from ...runtime.buffers import aligned_empty
 from ...runtime.executor import Executable
 from ...runtime.program import ALIGNMENT, BufferSpec, Program, Step, TensorSpec
@@ -33,7 +34,6 @@ from .signature import signature
 
 MOST_COPIES = 16
 """Of the weights of a kernel: smaller ones are soon read."""
-PAGE = 4096
 APART = 320
 """Bytes by which arrays lie apart within their pages."""
 
