@@ -44,6 +44,8 @@ class InputBinder:
 
     def ordered(self, args: Sequence[object], named: Mapping[str, object]) -> Sequence[object]:
         """The values given, unchecked, in the order of the declaration. Raises ``InputError`` unless each input is given once."""
+        for value in args:
+            _refuse_mapping(value)
         if not args and len(named) == len(self.names):
             try:
                 return [named[name] for name in self.names]
@@ -159,6 +161,7 @@ class _TensorSlot(_Slot):
 
 def as_array(value: object, what: str, expected: str = "a tensor") -> np.ndarray:
     """``value`` as an array, without a copy where it lends its memory. ``InputError`` about ``what`` when it cannot be one."""
+    _refuse_mapping(value)
     try:
         if hasattr(value, "__array__") or not hasattr(value, "__dlpack__"):
             return np.asarray(value)
@@ -166,6 +169,11 @@ def as_array(value: object, what: str, expected: str = "a tensor") -> np.ndarray
     except Exception as error:  # whatever the foreign object raises
         kind = f"{type(value).__module__}.{type(value).__qualname__}".removeprefix("builtins.")
         raise InputError(f"{what}: expected an array ({expected}), got {kind}: {error}") from error
+
+
+def _refuse_mapping(value: object) -> None:
+    if isinstance(value, Mapping):
+        raise InputError("inputs in a dict go by name: call model(**inputs)")
 
 
 def _dtype_name(dtype: np.dtype[Any]) -> str:

@@ -277,6 +277,16 @@ def test_shapes_that_do_not_fit(shapes: dict[str, Any], message: str) -> None:
         loopnest.compile(model, shapes=shapes)
 
 
+@pytest.mark.parametrize("names", [["x"], ["x", "z"]])
+def test_a_dict_of_inputs_is_refused_with_how_to_give_it(names: list[str]) -> None:
+    nodes = [make_node("Sum", names, ["y"])]
+    f = loopnest.compile(make_model(nodes, dict.fromkeys(names, (2,)), ["y"]))
+    feeds = {name: np.ones(2, np.float32) for name in names}
+    with pytest.raises(loopnest.InputError, match=re.escape("inputs in a dict go by name: call model(**inputs)")):
+        f(feeds)
+    np.testing.assert_array_equal(f(**feeds), [len(names)] * 2)
+
+
 def test_an_input_whose_value_decides_a_shape_waits_for_it() -> None:
     inputs = {"x": (2, 6), "shape": tensor("shape", (2,), onnx.TensorProto.INT64)}
     f = loopnest.compile(make_model([make_node("Reshape", ["x", "shape"], ["y"])], inputs, ["y"]))
