@@ -45,14 +45,20 @@ class Peak:
 def measure(threads: int, seconds: float = 0.3, target: Target | None = None) -> Peak:
     """The best of several short runs of `threads` threads, in about `seconds` for each of the two."""
     target = target or resolve("cpu")
-    text, flops = peak_program(target)
-    lanes, iterations = target.lanes(32), 200_000
-    data = [_aligned(np.ones(1024, np.float32)) for _ in range(threads)]
-    rate = _best(_compiled(text, "peak", target), data, iterations, seconds) * flops * iterations
+    lanes = target.lanes(32)
     memory = [_aligned(np.ones(2 * COPIED // 4 + 32, np.float32)) for _ in range(threads)]
     vectors = COPIED // (4 * lanes)
     copied = _best(_compiled(_copy_program(lanes), "copy", target), memory, vectors, seconds) * 2 * COPIED
-    return Peak(threads, rate / 1e9, copied / 1e9)
+    return Peak(threads, arithmetic(threads, seconds, target), copied / 1e9)
+
+
+def arithmetic(threads: int, seconds: float, target: Target | None = None) -> float:
+    """GFLOP/s of float32 multiply-adds of that many threads at once: the best of several short runs."""
+    target = target or resolve("cpu")
+    text, flops = peak_program(target)
+    iterations = 20_000
+    data = [_aligned(np.ones(1024, np.float32)) for _ in range(threads)]
+    return _best(_compiled(text, "peak", target), data, iterations, seconds) * flops * iterations / 1e9
 
 
 def _copy_program(lanes: int) -> str:

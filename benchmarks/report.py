@@ -40,27 +40,29 @@ def markdown(machine: Mapping[str, Any], records: Sequence[Record]) -> str:
 def kernels_markdown(machine: Mapping[str, Any], records: Sequence[Record], least: float = 0.02) -> str:
     """The kernels that take more than `least` of a model's time, on the first number of threads, each next to its roofline.
 
-    That is the larger of two times: of the arithmetic at the measured peak, and of the bytes read and written at the speed of a copy
-    in memory. What lies in a cache moves faster than that, so that small kernels can be above 100 %.
+    That is the larger of two times: of the arithmetic at the peak measured in turns with the kernels, and of the bytes read and written
+    at the speed of a copy in memory. What lies in a cache moves faster than that, so that small kernels can be above 100 %.
     """
-    peaks = {each["threads"]: each for each in machine["peaks"]}
+    copies = {each["threads"]: each["gbps"] for each in machine["peaks"]}
     lines = [f"Kernels over {least:.0%} of a model's time."]
     for record in records:
         kernels = record.get("kernel_times", ())
-        peak = peaks.get(record["settings"]["threads"][0]) if kernels else None
-        whole = sum(kernel["ms"] for kernel in kernels)
-        cells = [_kernel_row(kernel, whole, peak) for kernel in kernels if peak and kernel["ms"] > least * whole]
+        gbps = copies.get(record["settings"]["threads"][0]) if kernels else None
+        if not gbps:
+            continue
+        whole, peak = sum(kernel["ms"] for kernel in kernels), record["peak_gflops"]
+        cells = [_kernel_row(kernel, whole, peak, gbps) for kernel in kernels if kernel["ms"] > least * whole]
         if cells:
-            lines += ["", f"### {record['name']}", ""]
+            lines += ["", f"### {record['name']}, {peak:.0f} GFLOP/s", ""]
             lines += rows(
                 ["kernel", "layout", "calls", "ms", "of time", "GFLOP/s", "GB/s", "of roofline", "first nodes"], cells
             )
     return "\n".join(lines) + "\n"
 
 
-def _kernel_row(kernel: Record, whole: float, peak: Record) -> list[str]:
+def _kernel_row(kernel: Record, whole: float, gflops: float, gbps: float) -> list[str]:
     seconds = kernel["ms"] / 1e3
-    bound = max(kernel["flops"] / peak["gflops"], kernel["bytes"] / peak["gbps"]) / 1e9
+    bound = max(kernel["flops"] / gflops, kernel["bytes"] / gbps) / 1e9
     rates = (f"{kernel['flops'] / seconds / 1e9:.1f}", f"{kernel['bytes'] / seconds / 1e9:.1f}", f"{bound / seconds:.0%}")
     start = (kernel["op"], kernel["layout"], str(kernel["calls"]), f"{kernel['ms']:.3f}", f"{kernel['ms'] / whole:.1%}")
     return [*start, *rates, f"`{' '.join(kernel['nodes'].split())[:60]}`"]

@@ -61,7 +61,7 @@ def measure_time(job: Job) -> dict[str, Any]:
             found["compile"] = {"seconds": time.perf_counter() - wall, "cpu_seconds": _cpu_seconds() - cpu}
             later.wait()  # until what was made is stored
             found |= _plan(function)
-            steps = _fastest_steps(function, [feeds[spec.name] for spec in function.inputs])
+            steps, found["peak_gflops"] = _fastest_steps(function, [feeds[spec.name] for spec in function.inputs], threads)
             found["flops"] = sum(step.flops for step in steps)
             found["kernel_times"] = _kernel_times(steps)
         found["threads"][str(threads)] = _race(function, outputs, model, feeds, threads, job)
@@ -116,10 +116,17 @@ def _programs(runner: Any) -> Iterator[Any]:
                 yield from _programs(stage)
 
 
-def _fastest_steps(function: Any, inputs: list[np.ndarray], runs: int = 5) -> list[Any]:
-    """The steps of the program, each with its shortest time of some runs, which other work on the machine disturbs least."""
-    profiles = [function.profile(*inputs, repeat=1).steps for _ in range(runs)]
-    return [dataclasses.replace(same[0], ms=min(step.ms for step in same)) for same in zip(*profiles, strict=True)]
+def _fastest_steps(function: Any, inputs: list[np.ndarray], threads: int, runs: int = 7) -> tuple[list[Any], float]:
+    """The steps of the program, each with its shortest time of some runs, which other work on the machine disturbs least,
+    and the most GFLOP/s that the machine gave between those runs: what it gives changes from minute to minute."""
+    from benchmarks.machine import arithmetic
+
+    profiles, peaks = [], []
+    for _ in range(runs):
+        peaks.append(arithmetic(threads, seconds=0.03))
+        profiles.append(function.profile(*inputs, repeat=1).steps)
+    fastest = [dataclasses.replace(same[0], ms=min(step.ms for step in same)) for same in zip(*profiles, strict=True)]
+    return fastest, max(peaks)
 
 
 def _kernel_times(steps: list[Any]) -> list[dict[str, Any]]:

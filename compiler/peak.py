@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ctypes
 import time
-from functools import cache
 
 import llvmlite.binding as llvm
 
@@ -56,7 +55,6 @@ done:
     return text, 2 * lanes * accumulators
 
 
-@cache
 def peak_gflops(target: Target | None = None, dtype: DType = dtypes.float32, seconds: float = 0.1) -> float:
     """GFLOP/s of one core: the best of several short runs in about ``seconds``. ``target`` (None: the host) must run here."""
     target = target or resolve("cpu")

@@ -78,6 +78,7 @@ def check_good(record: dict[str, Any]) -> None:
     assert record["arena_bytes"] == 0
     assert record["flops"] >= 2 * 4 * 16 * 8
     assert [kernel["calls"] for kernel in record["kernel_times"]] == [1]
+    assert record["peak_gflops"] > 1
     for threads in ("1", "2"):
         engines = record["threads"][threads]
         assert set(engines) == {"loopnest", "onnxruntime", "openvino"}
@@ -264,10 +265,12 @@ def test_kernels_stand_next_to_their_roofline() -> None:
     }
     moving = {**kernel, "op": "Add", "ms": 0.3, "flops": 1, "bytes": 3_000_000}
     small = {**kernel, "op": "Relu", "ms": 0.01}
-    records = [record("a", 0.001, {}, kernel_times=[kernel, moving, small]), {**record("b", 1.0, {}), "error": "broken"}]
+    measured = record("a", 0.001, {}, kernel_times=[kernel, moving, small], peak_gflops=200.0)
+    records = [measured, {**record("b", 1.0, {}), "error": "broken"}]
     lines = report.kernels_markdown(MACHINE, records).splitlines()
-    assert "| Conv | NCHW8c | 3 | 0.990 | 76.2% | 50.0 | 0.0 | 50% | `first second` |" in lines
+    assert "| Conv | NCHW8c | 3 | 0.990 | 76.2% | 50.0 | 0.0 | 25% | `first second` |" in lines
     assert "| Add | NCHW8c | 3 | 0.300 | 23.1% | 0.0 | 10.0 | 50% | `first second` |" in lines
+    assert "### a, 200 GFLOP/s" in lines
     assert len([line for line in lines if line.startswith("| ")]) == 4  # header, rule, two kernels
 
 
