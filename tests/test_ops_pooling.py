@@ -123,6 +123,35 @@ def test_between_convolutions(pool: str, channels: int) -> None:
         assert_same(f.run(None, feeds), onnxruntime(model, feeds), 1e-4)
 
 
+@settings(max_examples=12)
+@given(
+    st.sampled_from(["MaxPool", "AveragePool", "LpPool"]),
+    st.sampled_from([(6, 7), (13, 13), (1, 40), (33, 2), (4, 3, 5)]),
+    st.sampled_from([8, 12]),
+    st.integers(1, 3),
+    st.booleans(),
+    st.integers(0, 1),
+)
+def test_large_windows_in_blocks(
+    pool: str, kernel: tuple[int, ...], channels: int, stride: int, padded: bool, flag: int
+) -> None:
+    """Their outer axes are reduced for a row at once."""
+    rank = len(kernel)
+    attrs: dict[str, Any] = {"kernel_shape": kernel, "strides": [stride if k > 2 else 1 for k in kernel]}
+    if padded:
+        attrs["pads"] = [k // 2 for k in kernel] + [(k - 1) // 3 for k in kernel]
+    if pool != "LpPool":
+        attrs["count_include_pad" if pool == "AveragePool" else "ceil_mode"] = flag
+    nodes = [
+        oh.make_node("Conv", ["x", "w"], ["a"]),
+        oh.make_node(pool, ["a"], ["p"], **attrs),
+        oh.make_node("Relu", ["p"], ["y"]),
+    ]
+    feeds = {"x": values(1, 3, *(k + 4 for k in kernel))}
+    model = make_model(nodes, infos(feeds), ["y"], {"w": values(channels, 3, *[1] * rank, seed=1)})
+    assert_same(loopnest.compile(model).run(None, feeds), onnxruntime(model, feeds), 1e-5)
+
+
 @pytest.mark.parametrize("p", [1, 2, 3])
 @pytest.mark.parametrize("op", ["LpPool", "GlobalLpPool"])
 def test_norms(op: str, p: int) -> None:

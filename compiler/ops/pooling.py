@@ -6,8 +6,8 @@ In plain layout a window is reduced over its outer axes first, for a whole row a
         for w in vector: row[w] = max over i of x[n, c, h * s + i, w]
         for w in vector: y[n, c, h, w] = max over j of row[w * s + j]
 
-In layout NCHWc the lanes are channels, and each window is reduced at once. Windows that reach outside of the input, which are few, are
-reduced element by element; all others without a check.
+In layout NCHWc the lanes are channels; small windows are reduced at once, large ones like that. Windows that reach outside of the input,
+which are few, are reduced element by element; all others without a check.
 """
 
 from __future__ import annotations
@@ -196,21 +196,42 @@ class _Blocked(_Emission):
         x, y, b, outer = self.op.input(0), self.op.output(0), self.b, self.windows[:-1]
         block = x.block
         channels = x.shape[1]
+        row = b.scratch("row", x.dtype, (x.shape[-1], block)) if self.by_rows else None
         with b.loops("i", [x.shape[0], (channels + (block - 1)) // block, *(w.out for w in outer)], "parallel") as (n, c, *at):
             start = c * block
             lanes = ir.Const(block)
             if x.sizes[1] % block and not y.block:
                 lanes = b.let("lanes", ir.minimum(lanes, channels - start))
 
-            def element(o: ir.Expr, whole: bool) -> None:
-                place = (*at, o)
-                with b.loop("lane", lanes, "vector") as lane:
-                    total = self.reduce(
-                        self.windows, place, lambda taps: self.pooling.term(x(n, start + lane, *taps)), inside=whole
-                    )
-                    y.store((n, start + lane, *place), self.finish(place, total, inside=whole))
+            def reduced(windows: Sequence[Window], place: Index, lane: ir.Expr, rest: Index, *, inside: bool) -> ir.Expr:
+                read: Read = lambda taps: self.pooling.term(x(n, start + lane, *taps, *rest))  # noqa: E731
+                return self.reduce(windows, place, read, inside=inside)
 
-            self.rows(tuple(at), lambda inside: self.along("serial", lambda o, whole: element(o, inside and whole)))
+            def one_row(inside: bool) -> None:
+                if row:
+                    with b.loop("w", x.shape[-1]) as w, b.loop("lane", lanes, "vector") as lane:
+                        b.store(row, (w, lane), reduced(outer, tuple(at), lane, (w,), inside=inside))
+
+                def element(o: ir.Expr, whole: bool) -> None:
+                    place = (*at, o)
+                    with b.loop("lane", lanes, "vector") as lane:
+                        if row:
+                            total = self.reduce(
+                                self.windows[-1:], (o,), lambda taps, row=row: ir.Load(row, (*taps, lane)), inside=whole
+                            )
+                        else:
+                            total = reduced(self.windows, place, lane, (), inside=inside and whole)
+                        y.store((n, start + lane, *place), self.finish(place, total, inside=inside and whole))
+
+                self.along("serial", element)
+
+            self.rows(tuple(at), one_row)
+
+    @property
+    def by_rows(self) -> bool:
+        """Whether windows are large, and overlap, so that their outer axes are reduced for a whole row at once."""
+        *outer, last = (w.kernel for w in self.windows)
+        return prod(outer) > 1 and prod(outer) * last > UNROLLED and last > self.windows[-1].stride
 
 
 def _max_with_position(op: Op, b: Builder) -> None:
