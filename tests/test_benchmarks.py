@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner, Result
 from onnx import helper, numpy_helper
 
-from benchmarks import catalog, memory, models, plot, report, session, targets
+from benchmarks import catalog, memory, models, overhead, plot, report, session, targets
 from benchmarks.__main__ import main
 from benchmarks.ratios import ratio
 from loopnest.codegen.target import resolve
@@ -272,6 +272,15 @@ def test_kernels_stand_next_to_their_roofline() -> None:
     assert "| Add | NCHW8c | 3 | 0.300 | 23.1% | 0.0 | 10.0 | 50% | `first second` |" in lines
     assert "### a, 200 GFLOP/s" in lines
     assert len([line for line in lines if line.startswith("| ")]) == 4  # header, rule, two kernels
+
+
+def test_what_a_call_costs_is_measured_for_each_way_to_call() -> None:
+    ways = overhead.calls()
+    for call in ways.values():
+        np.testing.assert_array_equal(np.reshape(call(), -1), -np.arange(16))
+    found = overhead.microseconds(ways, 10, 2)
+    assert found.keys() == ways.keys()
+    assert all(0.01 < time < 1e5 for time in found.values())
 
 
 def test_a_wrong_result_is_an_error() -> None:
