@@ -12,22 +12,42 @@ from ..ir import loops as ir
 class Bodies:
     """Loops and copies of their iterations; what is known of a loop is known of its copies."""
 
-    _widths: dict[ir.For, int] = field(default_factory=dict[ir.For, int])
+    _widths: dict[ir.For, tuple[int, int]] = field(default_factory=dict[ir.For, tuple[int, int]])
+    """Of the widest vector register that a loop uses, and of the widest element in memory; 0 where there is none."""
 
     def at(self, loop: ir.For, value: ir.Expr) -> ir.Body:
         """The body of one iteration."""
-        body = ir.map_expressions(loop.body, lambda e: ir.substitute(e, {loop.var: value}))
+        mapping, made = {loop.var: value}, dict[ir.Expr, ir.Expr]()
+        body = ir.map_expressions(loop.body, lambda e: ir.substitute(e, mapping, made))
         for stmt, copy in zip(ir.statements(loop.body), ir.statements(body), strict=True):
             if isinstance(stmt, ir.For) and isinstance(copy, ir.For):
-                self._widths[copy] = self.width(stmt)
+                self._widths[copy] = self._widths_of(stmt)
         return body
 
     def width(self, loop: ir.For) -> int:
-        """The width by which lanes of a loop are counted (see ``widest``)."""
+        """The width by which lanes of a loop are counted: of the vector registers in use, on which loops must agree, else of the widest
+        element."""
+        registers, memory = self._widths_of(loop)
+        return registers or memory or 32
+
+    def _widths_of(self, loop: ir.For) -> tuple[int, int]:
         found = self._widths.get(loop)
         if found is None:
-            found = self._widths[loop] = widest(loop.body)
+            parts = [self._widths_in(stmt) for stmt in loop.body]
+            found = max((r for r, _ in parts), default=0), max((m for _, m in parts), default=0)
+            self._widths[loop] = found
         return found
+
+    def _widths_in(self, stmt: ir.Stmt) -> tuple[int, int]:
+        registers = max((b.dtype.bits for b in registers_of(stmt)), default=0)
+        if isinstance(stmt, ir.For):
+            inside = [self._widths_of(stmt)]
+        else:
+            inside = [self._widths_in(inner) for body in ir.children(stmt) for inner in body]
+        return (
+            max(registers, *(r for r, _ in inside), 0),
+            max(*memory_bits_of(stmt), *(m for _, m in inside), 0, 0),
+        )
 
 
 def constant_extent(loop: ir.For) -> int:
@@ -38,13 +58,15 @@ def constant_extent(loop: ir.For) -> int:
 
 def memory_bits(body: ir.Body) -> list[int]:
     """The widths of all elements that ``body`` loads or stores (loads inside index expressions left out), and of its scalars."""
-    bits: list[int] = []
-    for stmt in ir.statements(body):
-        if isinstance(stmt, ir.Store | ir.Declare | ir.Assign):
-            bits.append((stmt.buffer if isinstance(stmt, ir.Store) else stmt.var).dtype.itemsize * 8)
-        if isinstance(stmt, ir.Store | ir.Declare | ir.Assign | ir.Let):
-            bits.extend(loaded_bits(stmt.value))
-    return bits or [32]
+    return [bits for stmt in ir.statements(body) for bits in memory_bits_of(stmt)] or [32]
+
+
+def memory_bits_of(stmt: ir.Stmt) -> Iterator[int]:
+    """Those of one statement, without what is inside it."""
+    if isinstance(stmt, ir.Store | ir.Declare | ir.Assign):
+        yield (stmt.buffer if isinstance(stmt, ir.Store) else stmt.var).dtype.itemsize * 8
+    if isinstance(stmt, ir.Store | ir.Declare | ir.Assign | ir.Let):
+        yield from loaded_bits(stmt.value)
 
 
 def loaded_bits(e: ir.Expr) -> Iterator[int]:
@@ -57,26 +79,22 @@ def loaded_bits(e: ir.Expr) -> Iterator[int]:
         yield from loaded_bits(child)
 
 
-def widest(body: ir.Body) -> int:
-    """The width by which lanes are counted: of the vector registers in use, on which loops must agree, else of the widest element."""
-    widths = [b.dtype.bits for b in registers(body)]
-    return max(widths or memory_bits(body))
-
-
 def narrowest(body: ir.Body) -> int:
     return min(memory_bits(body))
 
 
 def has_registers(body: ir.Body) -> bool:
-    return any(True for _ in registers(body))
+    return any(True for stmt in ir.statements(body) for _ in registers_of(stmt))
 
 
-def registers(body: ir.Body) -> Iterator[ir.Buffer]:
-    """The register buffers that ``body`` loads from or stores to."""
-    for stmt in ir.statements(body):
-        loads = (x.buffer for e in ir.expressions(stmt) for x in ir.walk(e) if isinstance(x, ir.Load))
-        stores = (stmt.buffer,) if isinstance(stmt, ir.Store) else ()
-        yield from (buffer for buffer in (*stores, *loads) if buffer.scope == "register")
+def registers_of(stmt: ir.Stmt) -> Iterator[ir.Buffer]:
+    """The register buffers that a statement itself, not one inside it, loads from or stores to."""
+    if isinstance(stmt, ir.Store) and stmt.buffer.scope == "register":
+        yield stmt.buffer
+    for e in ir.expressions(stmt):
+        for x in ir.walk(e):
+            if isinstance(x, ir.Load) and x.buffer.scope == "register":
+                yield x.buffer
 
 
 def accumulators(body: ir.Body, lanes: int) -> int:

@@ -37,6 +37,8 @@ class _Rewriter:
     params: dict[object, ir.Param] = field(default_factory=dict)
     buffers: dict[ir.Buffer, ir.Buffer] = field(default_factory=dict)
     names: Names = field(default_factory=Names)
+    made: dict[ir.Expr, ir.Expr] = field(default_factory=dict[ir.Expr, ir.Expr])
+    """What was made of each expression: what is one object in several places stays one."""
 
     def buffer(self, b: ir.Buffer) -> ir.Buffer:
         known = self.buffers.get(b)
@@ -50,6 +52,12 @@ class _Rewriter:
     def expr(self, e: ir.Expr) -> ir.Expr:
         if isinstance(e, ir.Const | ir.Var):
             return e
+        found = self.made.get(e)
+        if found is None:
+            found = self.made[e] = self.rewritten(e)
+        return found
+
+    def rewritten(self, e: ir.Expr) -> ir.Expr:
         key = _key(e)
         if key is not None:
             known = self.params.get(key)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from operator import is_
 from typing import Any
 
 from .loop_expressions import Binary, Bitcast, Buffer, Cast, Expr, Guarded, Load, Select, Unary, Var
@@ -79,19 +80,39 @@ def map_loads(e: Expr, f: Callable[[Load], Expr]) -> Expr:
     return f(e) if isinstance(e, Load) else rebuild(e, lambda inside: map_loads(inside, f))
 
 
-def substitute(e: Expr, mapping: Mapping[Var, Expr]) -> Expr:
-    """``e`` with variables replaced, folded again on the way up."""
+def substitute(e: Expr, mapping: Mapping[Var, Expr], made: dict[Expr, Expr] | None = None) -> Expr:
+    """``e`` with variables replaced, folded again on the way up.
+
+    What has none of them in it stays the same object, and what is one object in several places becomes one object; ``made`` holds what
+    was made with this mapping before.
+    """
+    if isinstance(e, Var):
+        return mapping.get(e, e)
+    inside = _OPERANDS.get(type(e))
+    if inside is None:
+        return e
+    if made is None:
+        made = {}
+    found = made.get(e)
+    if found is None:
+        found = made[e] = _substituted(e, inside(e), mapping, made)
+    return found
+
+
+def _substituted(e: Expr, inside: tuple[Expr, ...], mapping: Mapping[Var, Expr], made: dict[Expr, Expr]) -> Expr:
+    new = [substitute(part, mapping, made) for part in inside]
+    if all(map(is_, new, inside)):
+        return e
     match e:
-        case Var():
-            return mapping.get(e, e)
-        case Binary(op, a, b):
-            return binary(op, substitute(a, mapping), substitute(b, mapping))
-        case Select(c, a, b):
-            return select(substitute(c, mapping), substitute(a, mapping), substitute(b, mapping))
-        case Guarded(c, a, b):
-            return guarded(substitute(c, mapping), substitute(a, mapping), substitute(b, mapping))
+        case Binary():
+            return binary(e.op, *new)
+        case Select():
+            return select(*new)
+        case Guarded():
+            return guarded(*new)
         case _:
-            return rebuild(e, lambda inside: substitute(inside, mapping))
+            parts = iter(new)
+            return rebuild(e, lambda _: next(parts))
 
 
 def expressions(stmt: Stmt) -> tuple[Expr, ...]:

@@ -9,7 +9,9 @@ from collections.abc import Mapping
 from hypothesis import given
 from hypothesis import strategies as st
 
+from loopnest.ir import dtypes
 from loopnest.ir import loops as ir
+from loopnest.ir.canonical import canonicalize
 
 OPERATORS = {"add": operator.add, "mul": operator.mul, "floordiv": operator.floordiv, "mod": operator.mod}
 
@@ -60,3 +62,21 @@ def test_a_division_that_lanes_do_not_change_loses_them() -> None:
     assert ir.floordiv(block * 8 + lane, ir.Const(8)) is block
     assert lane in ir.walk(ir.floordiv(block * 8 + lane, ir.Const(4)))
     assert lane in ir.walk(ir.floordiv(block * 8 + lane + 1, ir.Const(16)))
+
+
+def test_what_is_one_expression_in_several_places_stays_one() -> None:
+    x = ir.Buffer("x", dtypes.float32, (ir.Param("n", 64),), (ir.ONE,), "input")
+    lane, row = var("v", 8), var("r", 4)
+    total = x(row * 8 + lane) + x(lane)
+    relu = ir.select(total < 0.0, ir.Const(0.0, dtypes.float32), total)
+    kept = ir.substitute(relu, {var("q", 2): ir.ZERO})
+    assert kept is relu
+    new = ir.substitute(relu, {row: ir.Const(3)})
+    assert isinstance(new, ir.Select) and isinstance(new.condition, ir.Binary) and isinstance(new.b, ir.Binary)
+    assert new.condition.a is new.b
+    assert isinstance(total, ir.Binary) and new.b.b is total.b
+    store = ir.Store(x, (lane,), relu)
+    loop = ir.For(row, ir.Const(4), (ir.For(lane, ir.Const(8), (store,), "vector"),))
+    nest = canonicalize(ir.LoopNest("relu", (x,), (loop,))).nest
+    (same,) = (stmt.value for stmt in ir.statements(nest.body) if isinstance(stmt, ir.Store))
+    assert isinstance(same, ir.Select) and isinstance(same.condition, ir.Binary) and same.condition.a is same.b
