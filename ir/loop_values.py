@@ -186,6 +186,7 @@ _IN_DOUBLE: dict[str, Callable[[Value], Value]] = {
     **{name: getattr(np, name) for name in ("exp2", "log2", "log10", "sin", "cos", "tan", "sinh", "cosh", "tanh")},
     **{f"a{name}": getattr(np, f"arc{name}") for name in ("sin", "cos", "tan", "sinh", "cosh", "tanh")},
     "exp_down": np.exp,
+    "exp2_down": np.exp2,
     "round": np.rint,
     "rsqrt": lambda x: 1.0 / np.sqrt(x),
     "reciprocal": lambda x: 1.0 / x,

@@ -18,7 +18,8 @@ class _Tables:
     ln2: tuple[float, float]
     ln2_fused: tuple[float, ...]  # parts that do where products are not rounded, but for 1 ulp of exp for each 50 of |x|
     q: tuple[float, ...]
-    short: tuple[float, ...]  # exp(r) as one polynomial, good enough for a sum with 1
+    short: tuple[float, ...]  # exp(r) as one polynomial, relative error 1.8 * 2^-24
+    short2: tuple[float, ...]  # (2^r - 1) / r, so that 2^r has a relative error of 1.6 * 2^-24
     lowest: float  # exp of it and of all below rounds to 0
     highest: float  # exp of it and of all above overflows
     minus_one: float  # expm1 of it and of all below rounds to -1
@@ -27,12 +28,14 @@ class _Tables:
 
 
 _LOG2_E = 1.4426950408889634
+_LN2 = 0.6931471805599453
 _TABLES = {
     32: _Tables(
         ln2=(0.693145751953125, 1.428606765330187e-06),
         ln2_fused=(0.6931471824645996,),
         q=(0.4999999403953552, 0.16666516661643982, 0.04166810214519501, 0.008369190618395805, 0.0013838836457580328),
         short=(1.0, 1.0, 0.499992311000824, 0.16667112708091736, 0.04189019277691841, 0.008312703110277653),
+        short2=(0.6931470036506653, 0.24022246897220612, 0.0555071160197258, 0.00967129971832037, 0.001326926052570343),
         lowest=-104.5,
         highest=89.0,
         minus_one=-17.5,
@@ -56,6 +59,7 @@ _TABLES = {
             2.09805593711055e-09,
         ),
         short=(),
+        short2=(),
         lowest=-746.0,
         highest=710.0,
         minus_one=-38.0,
@@ -91,12 +95,35 @@ def exp(x: V) -> V:
     return ((p + 1.0) * (half << mantissa).as_float()) * ((biased - half) << mantissa).as_float()
 
 
+def _rest(x: V, sign: float) -> tuple[V, V]:
+    """r and 2^n of exp(sign x). What rounds sign x / ln 2 to n adds the exponent's bias too, so that 2^n is a shift away."""
+    form, tables = x.format, _TABLES[x.format.bits]
+    shifted = x * (sign * _LOG2_E) + (form.round_magic + form.bias)
+    n = shifted - (form.round_magic + form.bias)
+    r = x if sign > 0 else -x
+    for part in tables.ln2_fused if x.fused else tables.ln2:
+        r = r - n * part
+    return r, (shifted.bits() << form.mantissa).as_float()
+
+
 @unary
 def exp_down(x: V) -> V:
-    """exp(x) for x <= 0, two thirds of the work, <= 1.5 ulp; 0 where that is not a normal number. For softmax."""
-    n, p = _reduce(max_keep_nan(x, _TABLES[x.format.bits].subnormal))
-    scale = _power_of_two(n, x)
-    return p * scale + scale
+    """exp(x) for x <= 0, half of the work, <= 3 ulp (float64 1.5), 5 below x = -32; 0 where that is not a normal number. For softmax."""
+    tables = _TABLES[x.format.bits]
+    r, power = _rest(max_keep_nan(x, tables.subnormal), 1.0)
+    return (r * power) * horner(r, (tables.short or (1.0, 1.0, *tables.q))[1:]) + power
+
+
+@unary
+def exp2_down(x: V) -> V:
+    """2^x for x <= 0, <= 2.5 ulp (float64 1.5); 0 where that is not a normal number. For softmax of what is scaled by log2 e already."""
+    form, tables = x.format, _TABLES[x.format.bits]
+    x = max_keep_nan(x, -float(form.bias))
+    shifted = x + (form.round_magic + form.bias)
+    r = x - (shifted - (form.round_magic + form.bias))
+    power = (shifted.bits() << form.mantissa).as_float()
+    q = horner(r, tables.short2) if tables.short2 else horner(r * _LN2, (1.0, *tables.q)) * _LN2
+    return (r * power) * q + power
 
 
 def _quarter_exp(x: V) -> V:
@@ -121,15 +148,10 @@ def expm1(x: V) -> V:
 
 
 def _one_plus_exp_minus(x: V) -> V:
-    """1 + exp(-x), infinite where exp(-x) is. What rounds x / -ln 2 to n adds the exponent's bias too, so that 2^n is a shift away."""
-    form, tables = x.format, _TABLES[x.format.bits]
-    x = min_keep_nan(max_keep_nan(x, -tables.overflow), -tables.subnormal)
-    shifted = x * -_LOG2_E + (form.round_magic + form.bias)
-    n = shifted - (form.round_magic + form.bias)
-    r = -x
-    for part in tables.ln2_fused if x.fused else tables.ln2:
-        r = r - n * part
-    return horner(r, tables.short or (1.0, 1.0, *tables.q)) * (shifted.bits() << form.mantissa).as_float() + 1.0
+    """1 + exp(-x), infinite where exp(-x) is."""
+    tables = _TABLES[x.format.bits]
+    r, power = _rest(min_keep_nan(max_keep_nan(x, -tables.overflow), -tables.subnormal), -1.0)
+    return horner(r, tables.short or (1.0, 1.0, *tables.q)) * power + 1.0
 
 
 @unary

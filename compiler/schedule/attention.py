@@ -87,6 +87,7 @@ class _Columns:
 
     def __init__(self, heads: Heads, b: Builder) -> None:
         self.h, self.b = heads, b
+        heads.scale_queries()
         assert heads.op.target is not None
         self.target = heads.op.target.register_tile()
         self.narrow = heads.op.target.lanes(heads.dtype.bits)
@@ -125,6 +126,7 @@ class _Columns:
         copied = [n for n in shapes if h.converted(n) or (many and h.scattered(n))]
         self.copies = {n: b.scratch("copy", h.dtype, shapes[n]) for n in copied}
         self.masks = {n: b.scratch("mask", h.dtype, (self.keys, self.w)) for n in h.by_query()}
+        self.rows_of_masks = {n: b.scratch("row", h.dtype, (self.keys,)) for n in h.by_key()}
         blocks = ir.Var("block", extent=ir.Param("blocks", -(-h.m // self.queries.hint)))
         with b.collect() as body:
             self.task(b.let("start", blocks * self.queries))
@@ -148,6 +150,9 @@ class _Columns:
             for number, memory in self.copies.items():
                 with b.loop("j", n) as j, b.loop("c", memory.shape[1], "vector") as c:
                     b.store(memory, (j, c), h.k(c, k0 + j) if number == 1 else h.v(k0 + j, c))
+            for number, memory in self.rows_of_masks.items():
+                with b.loop("j", n, "vector") as j:
+                    b.store(memory, (j,), h.as_score(h.operand(number, ir.ZERO, k0 + j)))
             self.each_tile(lambda tile: self.block(tile, k0, n))
         self.each_tile(self.finish)
 
@@ -174,7 +179,8 @@ class _Columns:
             with b.loop("w", ir.Const(h.m)) as w, b.loop("d", self.d, "vector") as d:
                 b.store(self.line, (w, d), h.q(w, d))
         with b.loop("d", self.d) as d, b.loop("w", tile.lanes, "vector") as w:
-            b.store(self.q, (t, d, w), self.line(w, d) if self.padded else h.q(tile.first + w, d))
+            query = self.line(w, d) if self.padded else h.q(tile.first + w, d)
+            b.store(self.q, (t, d, w), query if h.factor == 1.0 else query * h.factor)
         with b.loop("e", self.e) as e, b.loop("w", tile.lanes, "vector") as w:
             b.store(self.y, (t, e, w), ir.Const(0.0, h.dtype))
         with b.loop("w", tile.lanes, "vector") as w:
@@ -209,7 +215,8 @@ class _Columns:
         with b.loop("jo", (n + (size - 1)) // size) as jo:
             start = b.let("j0", ir.minimum(jo * size, n - size))
             with b.loop("j", ir.Const(size)) as j, b.loop("w", ir.Const(min(tile.width, h.m)), "vector") as w:
-                b.store(memory, (start + j, w), h.as_number(h.operand(number, tile.first + w, k0 + start + j)))
+                value = h.operand(number, tile.first + w, k0 + start + j)
+                b.store(memory, (start + j, w), h.as_number(h.as_score(value)))
 
     def scores(self, tile: _Tile, k0: ir.Expr, n: ir.Expr) -> None:
         """p[j, w] = score(sum_d k[d, j] * q[d, w])"""
@@ -223,10 +230,11 @@ class _Columns:
             j = j0 + row if rows > 1 else j0
 
             def read(number: int) -> ir.Expr:
-                memory = self.masks.get(number)
-                if memory is None:
-                    return h.operand(number, ir.ZERO, k0 + j)
-                return h.as_operand(number, memory(j, column))
+                if number in self.masks:
+                    return h.as_operand(number, self.masks[number](j, column))
+                if number in self.rows_of_masks:
+                    return self.rows_of_masks[number](j)
+                return h.as_score(h.operand(number, ir.ZERO, k0 + j))
 
             def store(total: ir.Expr) -> None:
                 score = h.score(total, read)
@@ -251,10 +259,10 @@ class _Columns:
             high = b.scalar("highest", before)
             with b.loop("j", n) as j:
                 b.assign(high, ir.Binary("max_fast", high, p(j, w)))
-            shrink = b.let("factor", ir.unary("exp_down", before - high))
+            shrink = b.let("factor", h.power(before - high))
             total = b.scalar("total", ir.Const(0.0, h.dtype))
             with b.loop("j", n) as j:
-                power = b.let("power", ir.unary("exp_down", p(j, w) - high))
+                power = b.let("power", h.power(p(j, w) - high))
                 b.store(p, (j, w), power)
                 b.assign(total, total + power)
             b.store(self.high, (t, w), high)

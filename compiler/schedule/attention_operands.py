@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import takewhile
+from math import prod
 from typing import Protocol
 
 from ...ir import dtypes
@@ -15,8 +17,17 @@ FEW = 4
 """Queries, at most, that are done one by one."""
 
 
+LOG2_E = 1.4426950408889634
+
+
 class Score(Protocol):
     """A step of the score (see ``ops.attention``)."""
+
+    @property
+    def op(self) -> str: ...
+
+    @property
+    def position(self) -> int: ...
 
     @property
     def operands(self) -> tuple[int, ...]: ...
@@ -44,6 +55,26 @@ class Heads:
         self.queries, self.keys = extents[-2], op.input(1).shape[-1]
         self.causal: int | None = op.attr("causal")
         self.dtype = op.input(0).dtype
+        self.factor = 1.0
+        self.base2 = False
+
+    def scale_queries(self) -> None:
+        """Takes the factors that products are multiplied by first to the queries (``factor``), and with them log2(e), where the other steps
+        only add or select: probabilities are powers of 2 then (``base2``)."""
+        factors = list(takewhile(bool, map(self._factor, self.steps)))
+        self.steps = self.steps[len(factors) :]
+        self.base2 = all(step.op in ("Add", "Sub", "Where") for step in self.steps)
+        self.factor = prod(factors) * (LOG2_E if self.base2 else 1.0)
+
+    def _factor(self, step: Score) -> float:
+        """The number that a step multiplies by; 0 where it does something else."""
+        number = self.operand(step.operands[0], ir.ZERO, ir.ZERO) if step.op in ("Mul", "Div") else None
+        if not isinstance(number, ir.Const) or isinstance(number.value, complex) or (step.op == "Div" and step.position):
+            return 0.0
+        value = float(number.value)
+        if not 1e-6 < abs(value) < 1e6:
+            return 0.0
+        return value if step.op == "Mul" else 1.0 / value
 
     def by_rows(self) -> bool:
         """Whether there are too few queries to fill the lanes, and the features of k and v are neighbours in memory."""
@@ -92,6 +123,12 @@ class Heads:
         numbers = [number for step in self.steps for number in step.operands]
         return [n for n in numbers if self.op.input(n).rank > 1 and self.op.input(n).sizes[-2] > 1]
 
+    def by_key(self) -> list[int]:
+        """Numbers among the steps' operands that are the same for all queries, and are to be brought to the unit of the scores."""
+        numbers = [number for step in self.steps for number in step.operands if self.op.input(number).dtype.is_float]
+        alike = [n for n in numbers if n not in self.by_query()]
+        return [n for n in alike if self.base2 and not isinstance(self.operand(n, ir.ZERO, ir.ZERO), ir.Const)]
+
     def as_number(self, value: ir.Expr) -> ir.Expr:
         """A truth value as 1 or 0, so that it can be kept with numbers."""
         return ir.select(value, ir.Const(1.0, self.dtype), 0.0) if value.dtype is dtypes.bool_ else value
@@ -99,6 +136,20 @@ class Heads:
     def as_operand(self, number: int, value: ir.Expr) -> ir.Expr:
         """The inverse of ``as_number``."""
         return value.ne(0.0) if self.op.input(number).element is dtypes.bool_ else value
+
+    def as_score(self, value: ir.Expr) -> ir.Expr:
+        """What a step adds or selects, in the unit of the scores. What would overflow is that large in either unit."""
+        if not self.base2 or not value.dtype.is_float:
+            return value
+        most = 1e38 if self.dtype is not dtypes.float64 else 1e308
+        if isinstance(value, ir.Const) and not isinstance(value.value, complex):
+            number = float(value.value)
+            return ir.Const(number * LOG2_E if abs(number) < most else number, value.dtype)
+        return ir.select(ir.unary("abs", value) < most, value * LOG2_E, value)
+
+    def power(self, score: ir.Expr) -> ir.Expr:
+        """The exponential of a score that is at most 0."""
+        return ir.unary("exp2_down" if self.base2 else "exp_down", score)
 
     def score(self, total: ir.Expr, read: Callable[[int], ir.Expr]) -> ir.Expr:
         """The score of a product of query and key."""
