@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 from collections.abc import Sequence
 from struct import Struct
 from typing import BinaryIO
@@ -43,13 +44,20 @@ EARLY = ((1,), (2,), (2, 2))
 """What most models ask for: the ranks of loops that a process compiles which has been started before there is anything to do."""
 
 
+PATIENCE = 30.0
+"""Seconds for which such a process waits for the first message: shapes may be missing, and come with the first call or never."""
+
+
 def main(*, early: bool = False) -> None:
     """Answers the messages on standard input until it is closed; ``early``: they will be some time coming."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that waits
     source, sink = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what anybody prints does not go to the parent
     send(sink, READY)
+    waiting = threading.Timer(PATIENCE, os._exit, (0,))
     if early:
+        waiting.daemon = True
+        waiting.start()
         from .outer import compile_loops
 
         for ranks in EARLY:
@@ -59,6 +67,7 @@ def main(*, early: bool = False) -> None:
             message = receive(source)
         except EOFError:
             return
+        waiting.cancel()
         send(sink, answer(message))
 
 

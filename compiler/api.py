@@ -43,7 +43,7 @@ def compile(
         return build.compile_dumping(model, setup, shapes or {}, Dump())
     planner = LazyPlanner(model, setup, shapes or {})
     later.wait()  # for what this process has made of the same model
-    with later.held(), planner.helped():
+    with later.held():
         return callable_of(planner.interface, planner, setup, planner.report)
 
 

@@ -15,7 +15,7 @@ from ..runtime.foreign import Foreign
 from . import progress
 from .config import Config
 from .dump import Dump
-from .helper import Helper
+from .helper import Spare
 from .kernels import Kernels
 from .notices import Notices
 from .overrides import no_effect
@@ -116,11 +116,11 @@ def make_engine(
     report: CompileReport | None = None,
     workspaces: Workspaces | None = None,
     arrays: ArrayCache | None = None,
-    spare: list[Helper] | None = None,
+    spare: Spare | None = None,
 ) -> Engine:
     """What turns graphs into executables; what is given is shared with plans that come from elsewhere. ``spare`` are helpers that have been
     started already."""
     dump = dump or Dump()
     dump.directory = dump.directory or setup.config.dump_directory
-    kernels = Kernels(setup.cache, setup.target, report or CompileReport(), spare if spare is not None else [])
+    kernels = Kernels(setup.cache, setup.target, report or CompileReport(), spare if spare is not None else Spare())
     return Engine(setup, kernels, dump, workspaces or Workspaces(), arrays)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import subprocess
 import sys
+import weakref
+from collections.abc import MutableSequence
 
 from ..codegen import child
 
@@ -19,6 +22,7 @@ class Helper:
 
     def __init__(self, *, early: bool = False) -> None:
         self._process: subprocess.Popen[bytes] | None = None
+        self._owner = os.getpid()
         if sys.executable and not getattr(sys, "frozen", False):
             with contextlib.suppress(OSError, ValueError):
                 self._process = subprocess.Popen(
@@ -27,6 +31,11 @@ class Helper:
                     stdout=subprocess.PIPE,
                     stderr=subprocess.DEVNULL,
                 )
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process is there, and this one's: not that of a parent that forked."""
+        return self._process is not None and self._owner == os.getpid() and self._process.poll() is None
 
     def ready(self) -> bool:
         """Waits until the process has started; False when it has not."""
@@ -59,7 +68,7 @@ class Helper:
 
     def kill(self) -> None:
         """Ends the process at once; an ``ask`` in another thread gives None."""
-        if self._process is not None:
+        if self.alive and self._process is not None:
             self._process.kill()
 
     def close(self) -> None:
@@ -69,3 +78,40 @@ class Helper:
             with contextlib.suppress(OSError):  # what it did not read goes nowhere
                 self._process.__exit__(None, None, None)
             self._process = None
+
+
+class Spare:
+    """Helpers that are started before there is anything to do, for whoever takes one first. They end with this object, with this process,
+    and by themselves when nothing is asked of them for a while."""
+
+    def __init__(self) -> None:
+        self._helpers = list[Helper]()
+        weakref.finalize(self, _close, self._helpers)
+
+    def __bool__(self) -> bool:
+        """Whether there is one."""
+        return any(helper.alive for helper in self._helpers)
+
+    def start(self) -> None:
+        """Makes sure that there is one."""
+        if not self:
+            self.close()
+            self._helpers.append(Helper(early=True))
+
+    def take(self) -> Helper | None:
+        """One that is the caller's from now on."""
+        while self._helpers:
+            helper = self._helpers.pop()
+            if helper.alive:
+                return helper
+            helper.close()
+        return None
+
+    def close(self) -> None:
+        """Ends those that nobody has taken."""
+        _close(self._helpers)
+
+
+def _close(helpers: MutableSequence[Helper]) -> None:
+    while helpers:
+        helpers.pop().close()

@@ -9,7 +9,7 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 
 from . import progress
-from .helper import Helper
+from .helper import Helper, Spare
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +36,7 @@ class Jobs:
     """What is there; under None, which is what a job needs that needs nothing, there is nothing."""
     helper_seconds: float = 0.0
     """How long helpers worked."""
-    spare: list[Helper] = field(default_factory=list[Helper])
+    spare: Spare = field(default_factory=Spare)
     """Helpers that have been started for whoever needs them first."""
     _queue: list[Job] = field(default_factory=list)
     _running: set[Hashable] = field(default_factory=set)
@@ -57,7 +57,7 @@ class Jobs:
         """Makes sure that as many helpers have been started."""
         with self._changed:
             while len(self._helpers) < helpers and not self._closed:
-                helper = self.spare.pop() if self.spare else Helper()
+                helper = self.spare.take() or Helper()
                 thread = threading.Thread(target=self._serve, args=(helper,), name="loopnest helper", daemon=True)
                 self._helpers.append((helper, thread))
                 thread.start()

@@ -20,7 +20,7 @@ from ..runtime.cpus import available_cpus
 from ..runtime.linker import Linked, link
 from ..runtime.versions import version_of
 from . import progress
-from .helper import Helper
+from .helper import Spare
 from .jobs import Job, Jobs
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class Kernels:
     cache: KernelCache | None
     target: Target
     report: CompileReport = field(default_factory=CompileReport)
-    spare: list[Helper] = field(default_factory=list[Helper])
+    spare: Spare = field(default_factory=Spare)
     """Helpers that have been started for the first kernels to compile."""
     _addresses: dict[str, int] = field(default_factory=dict)
     _linked: list[Linked] = field(default_factory=list)

@@ -30,7 +30,7 @@ from ..runtime.plan_data import Interface
 from ..runtime.plans import KeptPlan
 from ..runtime.program import TensorSpec
 from . import progress
-from .helper import Helper
+from .helper import Spare
 from .kept import KeptModel, Shapes
 from .notices import Notices
 from .setup import Setup
@@ -58,9 +58,11 @@ class LazyPlanner:
     shapes: Shapes = field(default_factory=dict[str, Sequence[int]])
     report: CompileReport = field(default_factory=CompileReport)
     workspaces: Workspaces = field(default_factory=Workspaces)
-    _spare: list[Helper] = field(default_factory=list[Helper])
-    """Helpers that have been started before there is a kernel to compile."""
-    _helped: bool = False
+    _spare: Spare = field(default_factory=Spare)
+    """A helper that is started when a large model is read, and imports meanwhile what it needs for the first plan. Where shapes are open
+    it waits for the first call, though not for long."""
+    _large: bool = False
+    """Whether the plan to be made is worth a helper: it is the first one, of a large model."""
     _kept: KeptModel | None = None
     _interface: Interface | None = None
     _staged: StagedGraph | None = None
@@ -90,7 +92,7 @@ class LazyPlanner:
             if found is not None:
                 Notices.of(found.notices).tell()
                 return self._bound(found)
-        with held():
+        with held(), self._planning():
             staged = self._staged or self._read()[1]
             from .staged import Stage
 
@@ -102,15 +104,15 @@ class LazyPlanner:
         return runner
 
     @contextmanager
-    def helped(self) -> Generator[None]:
-        """Within it, a helper is started as soon as it is known that a large model has to be read: it imports what it needs meanwhile."""
-        self._helped = True
+    def _planning(self) -> Generator[None]:
+        """Within it, a plan is made, with a helper if it is the first one of a large model."""
+        if self._large:
+            self._spare.start()
         try:
             yield
         finally:
-            self._helped = False
-            while self._spare:
-                self._spare.pop().close()
+            self._large = False
+            self._spare.close()
 
     @contextmanager
     def _looking(self) -> Generator[None]:
@@ -132,8 +134,16 @@ class LazyPlanner:
 
     def _read(self) -> tuple[Interface, StagedGraph]:
         """Reads the model, for good."""
-        if self._helped and self._kept is not None and self._kept.content.nbytes >= HELPED_BYTES and available_cpus() > 1:
-            self._spare.append(Helper(early=True))
+        self._large = self._kept is not None and self._kept.content.nbytes >= HELPED_BYTES and available_cpus() > 1
+        if self._large:
+            self._spare.start()
+        try:
+            return self._read_now()
+        except BaseException:
+            self._spare.close()
+            raise
+
+    def _read_now(self) -> tuple[Interface, StagedGraph]:
         from .build import read
         from .engine import make_engine
         from .frontend.tensors import noting_files

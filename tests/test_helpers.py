@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from loopnest.codegen import child
 from loopnest.codegen.kernel import KernelModule, emit_kernel
 from loopnest.codegen.target import resolve
 from loopnest.compiler import helper, kernels, lazy
-from loopnest.compiler.helper import Helper
+from loopnest.compiler.helper import Helper, Spare
 from loopnest.compiler.jobs import Job, Jobs
 from tests.graphs import make_model, values
 from tests.kernels import kernels_of
@@ -204,37 +205,83 @@ def test_the_largest_job_that_can_be_done_comes_first() -> None:
     assert made == ["a", "c", "b"]
 
 
-@pytest.mark.parametrize("x", [(3, 5), ("n", 5)])
-def test_a_large_model_has_a_helper_before_its_first_kernel(
-    x: tuple[int | str, int], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    """Where nothing is planned for lack of shapes, it ends without having done anything."""
+@pytest.fixture
+def large_models(monkeypatch: pytest.MonkeyPatch) -> list[Helper]:
+    """Every model counts as large enough for a helper; those that are started."""
     monkeypatch.setenv("LOOPNEST_VERIFY", "0")  # what is verified is not looked for in the cache
     monkeypatch.setattr(lazy, "available_cpus", lambda: 2)
     monkeypatch.setattr(lazy, "HELPED_BYTES", 0)
-    started, start = list[bool](), Helper.__init__
+    started, start = list[Helper](), Helper.__init__
 
     def record(self: Helper, *, early: bool = False) -> None:
-        started.append(early)
+        assert early
+        started.append(self)
         start(self, early=early)
 
     monkeypatch.setattr(Helper, "__init__", record)
+    return started
+
+
+def tanh_model(*x: int | str) -> bytes:
+    return make_model([make_node("Tanh", ["x"], ["y"])], {"x": x}, ["y"]).SerializeToString()
+
+
+def test_a_large_model_has_a_helper_before_its_first_kernel(large_models: list[Helper], tmp_path: Path) -> None:
     before = children(), threading.active_count()
-    model = make_model([make_node("Tanh", ["x"], ["y"])], {"x": x}, ["y"]).SerializeToString()
-    f = loopnest.compile(model, threads=1, config={"cache_dir": str(tmp_path)})
-    assert (started, children(), threading.active_count()) == ([True], *before)
+    f = loopnest.compile(tanh_model(3, 5), threads=1, config={"cache_dir": str(tmp_path)})
+    assert (len(large_models), children(), threading.active_count()) == (1, *before)
     np.testing.assert_allclose(f(values(3, 5)), np.tanh(values(3, 5)), rtol=1e-5)
-    assert (started, children()) == ([True], before[0])
+    assert (len(large_models), children()) == (1, before[0])
 
 
-def test_a_model_that_cannot_be_read_leaves_no_helper(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LOOPNEST_VERIFY", "0")  # what is verified is not looked for in the cache
-    monkeypatch.setattr(lazy, "available_cpus", lambda: 2)
-    monkeypatch.setattr(lazy, "HELPED_BYTES", 0)
+@pytest.mark.parametrize("dies", [False, True])
+def test_the_helper_of_a_model_whose_shapes_are_open_waits_for_the_first_call(
+    dies: bool, large_models: list[Helper], tmp_path: Path
+) -> None:
+    before = children(), threading.active_count()
+    f = loopnest.compile(tanh_model("n", 5), threads=1, config={"cache_dir": str(tmp_path)})
+    assert len(large_models) == 1 and large_models[0].alive
+    if dies:  # as it does by itself when nothing is asked of it for long
+        large_models[0].kill()
+        while large_models[0].alive:
+            time.sleep(0.001)
+    np.testing.assert_allclose(f(values(3, 5)), np.tanh(values(3, 5)), rtol=1e-5)
+    assert (len(large_models), children(), threading.active_count()) == (1 + dies, *before)
+    np.testing.assert_allclose(f(values(4, 5)), np.tanh(values(4, 5)), rtol=1e-5)
+    assert (len(large_models), children()) == (1 + dies, before[0])
+
+
+def test_a_model_that_is_never_called_leaves_no_helper(large_models: list[Helper], tmp_path: Path) -> None:
+    before = children()
+    f = loopnest.compile(tanh_model("n", 5), threads=1, config={"cache_dir": str(tmp_path)})
+    assert children() != before
+    del f
+    gc.collect()
+    assert children() == before
+
+
+def test_the_helper_of_a_parent_is_not_that_of_its_fork(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(helper, "_CODE", "import sys; sys.stdin.read()")
+    spare = Spare()
+    spare.start()
+    assert spare
+    here = os.getpid()
+    monkeypatch.setattr(os, "getpid", lambda: here + 1)
+    assert not spare and spare.take() is None
+    monkeypatch.undo()
+
+
+def test_a_process_of_which_nothing_is_asked_ends() -> None:
+    code = "import loopnest.codegen.child as c; c.PATIENCE = 0.01; c.EARLY = (); c.main(early=True)"
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.wait(60) == 0
+
+
+def test_a_model_that_cannot_be_read_leaves_no_helper(large_models: list[Helper]) -> None:
     before = children()
     with pytest.raises(loopnest.ModelError):
         loopnest.compile(b"no model")
-    assert children() == before
+    assert children() == before and len(large_models) == 1
 
 
 def test_what_a_failed_job_was_needed_for_fails() -> None:
