@@ -109,6 +109,8 @@ def _programs(runner: Any) -> Iterator[Any]:
 
     if runner.native is not None:
         yield runner.native.program
+    for rest in getattr(runner, "rests", ()):
+        yield from _programs(rest)
     if isinstance(runner, Stage):
         nested = [staged for step in runner.host_steps for staged in step.bodies.values()]
         for staged in (*nested, *([runner.rest] if runner.rest is not None else [])):

@@ -22,6 +22,7 @@ from ..runtime.later import later
 from ..runtime.model import Key
 from ..runtime.plan_data import Interface, PlanData
 from ..runtime.plans import KeptInterface, KeptPlan, PlanCache
+from ..runtime.program import TensorSpec
 from ..runtime.records import CacheKey, nearest
 from ..runtime.versions import version_of
 from .content import Content
@@ -29,8 +30,11 @@ from .notices import Notices
 from .setup import Setup
 
 if TYPE_CHECKING:
+    from ..runtime.chained import Chained
     from .frontend.reading import Model
 
+Path = tuple[Key, ...]
+"""Where a plan is: the key of the model's inputs, then of the inputs of each rest (``runtime.sequel``) up to it."""
 Shapes = Mapping[str, Sequence[int]]
 SOURCES = ("codegen/**/*.py", "compiler/**/*.py", "ir/*.py", "runtime/*.py")
 LARGE = 1 << 25
@@ -100,21 +104,25 @@ class KeptModel:
             self._files = files
             self._plans.put_interface(key, self._nbytes, KeptInterface(interface, files))
 
-    def plan(self, key: Key, interface: Interface) -> KeptPlan | None:
-        """The plan for inputs of this key, if the cache has it."""
-        plan_key = None if self._is_new else self.plan_key(key)
+    def plan(
+        self, path: Path, inputs: Sequence[TensorSpec], outputs: Sequence[str | None], values: Sequence[int]
+    ) -> KeptPlan | None:
+        """The plan on this path, if the cache has it; what it takes and gives is as in ``PlanData.check``."""
+        plan_key = None if self._is_new else self.plan_key(*path)
         found = None if plan_key is None else self._plans.plan(plan_key, self.arrays)
         try:
             if found is not None:
-                found.data.check(interface.inputs, interface.outputs, interface.value_inputs)
+                found.data.check(inputs, outputs, values)
         except (ValueError, IndexError):
             return None
         return found
 
-    def keep_plan(self, key: Key, runner: Direct, notices: Notices) -> None:
+    def keep_plan(self, path: Path, runner: Direct | Chained, notices: Notices) -> None:
         """Stores a plan that was made, with what was told of the configuration."""
         told = notices.as_data()
-        self._soon(lambda: self._put_plan(key, runner, told))
+        sequel = None if isinstance(runner, Direct) else runner.sequel
+        data = PlanData(path[-1], runner.picks, runner.native.program, sequel)
+        self._soon(lambda: self._put_plan(path, data, runner.native.constants, told))
 
     def forget(self) -> None:
         """Lets go of the model, which has been read."""
@@ -127,13 +135,11 @@ class KeptModel:
         else:
             work()
 
-    def _put_plan(self, key: Key, runner: Direct, told: Any) -> None:
+    def _put_plan(self, path: Path, data: PlanData, constants: Sequence[np.ndarray], told: Any) -> None:
         self._is_new = False
-        plan_key = self.plan_key(key)
+        plan_key = self.plan_key(*path)
         if plan_key is not None and self.content.is_unchanged():
-            native = runner.native
-            data = PlanData(key, runner.picks, native.program)
-            self._plans.put(plan_key, data, native.constants, self.arrays, told)
+            self._plans.put(plan_key, data, constants, self.arrays, told)
 
     def explain(self, key: Key, external: Sequence[str]) -> str | None:
         """Why the cache has no plan for inputs of this key: the first part of its key that differs from that of the nearest plan there is.
@@ -144,13 +150,16 @@ class KeptModel:
             return "what it depends on cannot be said"
         return None if plan_key in stored else nearest(plan_key, stored) or "the cache has no plans"
 
-    def plan_key(self, key: Key) -> CacheKey | None:
-        """What a plan for inputs of this key depends on; None where that cannot be said."""
+    def plan_key(self, key: Key, *rests: Key) -> CacheKey | None:
+        """What a plan for inputs of this key depends on, or that of the rest of one, for its inputs; None where that cannot be said."""
         model = self._key()
-        if model is None or any(isinstance(part, type) for part in key):
+        if model is None or any(isinstance(part, type) for each in (key, *rests) for part in each):
             return None
-        inputs = [part.hex() if isinstance(part, bytes) else part for part in key]
-        return CacheKey((*model.parts, ("files", json.dumps(self._files, sort_keys=True)), ("inputs", json.dumps(inputs))))
+        inputs, *parts = (
+            json.dumps([part.hex() if isinstance(part, bytes) else part for part in each]) for each in (key, *rests)
+        )
+        files = json.dumps(self._files, sort_keys=True)
+        return CacheKey((*model.parts, ("files", files), ("inputs", inputs), *(("rest", part) for part in parts)))
 
     @cached_property
     def _versions(self) -> tuple[tuple[str, str], ...]:

@@ -10,10 +10,11 @@ imports the frontend and the compiler when it is first asked for a plan.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from functools import cache
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -23,24 +24,37 @@ from ..runtime.compile_report import CompileReport
 from ..runtime.cpus import available_cpus
 from ..runtime.direct import Direct
 from ..runtime.foreign import Foreign
+from ..runtime.forks import Work
 from ..runtime.later import held
 from ..runtime.linker import link
 from ..runtime.model import MAX_PLANS, CompiledModel, Planner, Runner, key_of
 from ..runtime.plan_data import Interface
 from ..runtime.plans import KeptPlan
 from ..runtime.program import TensorSpec
+from ..runtime.sequel import Sequel
 from . import progress
 from .helper import Spare
-from .kept import KeptModel, Shapes
+from .kept import KeptModel, Path, Shapes
 from .notices import Notices
 from .setup import Setup
 
 HELPED_BYTES = 1 << 20
 """A model of so many bytes seldom has fewer kernels than are worth a helper (``kernels.HELPED``)."""
 
+MAX_RESTS = 64
+"""So many plans for shapes that data decided are stored by a process."""
+
 if TYPE_CHECKING:
+    from ..runtime.chained import Chained
     from .frontend.reading import Model
-    from .staged import StagedGraph
+    from .staged import Stage, StagedGraph
+
+
+class _Place(NamedTuple):
+    """Where a plan is in the cache, and what it is made from where it is not there."""
+
+    path: Path
+    graph: Callable[[], StagedGraph | None]
 
 
 @dataclass
@@ -67,6 +81,9 @@ class LazyPlanner:
     _interface: Interface | None = None
     _staged: StagedGraph | None = None
     _notices: Notices = field(default_factory=Notices)
+    _stored: int = 0
+    """How many plans of rests this process has stored."""
+    _work: Work = field(default_factory=Work)
 
     @property
     def interface(self) -> Interface:
@@ -84,24 +101,62 @@ class LazyPlanner:
 
     def __call__(self, values: tuple[Any, ...]) -> Runner:
         """The plan for checked inputs."""
-        interface = self.interface
-        key = key_of(values, interface.value_inputs)
-        if self._kept is not None:
-            with self._looking():
-                found = self._kept.plan(key, interface)
-            if found is not None:
-                Notices.of(found.notices).tell()
-                return self._bound(found)
+        inputs, values_decide = self.interface.inputs, self.interface.value_inputs
+        place = _Place((key_of(values, values_decide),), lambda: self._staged or self._read()[1])
+        return self._plan(place, values, inputs, [spec.dtype for spec in self.interface.outputs], values_decide)
+
+    def _plan(
+        self,
+        place: _Place,
+        values: tuple[Any, ...],
+        inputs: Sequence[TensorSpec],
+        outputs: Sequence[str | None],
+        value_inputs: Sequence[int],
+    ) -> Runner:
+        """The plan for ``values``: found, or made."""
+        with self._work:
+            if self._kept is not None:
+                with self._looking():
+                    found = self._kept.plan(place.path, inputs, outputs, value_inputs)
+                if found is not None:
+                    Notices.of(found.notices).tell()
+                    return self._bound(place, values, value_inputs, found)
+            stage, notices = self._made(place, values)
+            runner = stage.runner
+            if not isinstance(runner, Direct):
+                if self._kept is None or self.setup.foreign or stage.sequel is None or stage.native is None:
+                    return runner
+                runner = self._chained(place, Direct(stage.native, stage.picks), stage.sequel, lambda: stage.rest)
+            if self._kept is not None and (len(place.path) == 1 or self._stored < MAX_RESTS):
+                self._stored += len(place.path) > 1
+                with self._looking():
+                    self._kept.keep_plan(place.path, runner, notices)
+            return runner
+
+    def _made(self, place: _Place, values: tuple[Any, ...]) -> tuple[Stage, Notices]:
+        """The first stage of what is to plan there, made for ``values``, and what is to be told of it."""
         with held(), self._planning():
-            staged = self._staged or self._read()[1]
+            graph = place.graph()
             from .staged import Stage
 
-            staged.engine.notices = Notices(dict(self._notices.found))
-            runner = Stage.make(staged, values).runner
-        if self._kept is not None and isinstance(runner, Direct):
-            with self._looking():
-                self._kept.keep_plan(key, runner, staged.engine.notices)
-        return runner
+            assert graph is not None
+            graph.engine.notices = Notices(dict(self._notices.found))
+            return Stage.make(graph, values), graph.engine.notices
+
+    def _chained(self, place: _Place, first: Direct, sequel: Sequel, left: Callable[[], StagedGraph | None]) -> Chained:
+        """A plan with what follows it; ``left`` is what is left to plan behind it."""
+        from ..runtime.chained import Chained
+
+        rest = sequel.rest
+        if rest is None:
+            return Chained(first, sequel)
+
+        def find(values: tuple[Any, ...]) -> Runner:
+            specs = [TensorSpec("", dtype, value.shape) for dtype, value in zip(rest.dtypes, values, strict=True)]
+            behind = _Place((*place.path, key_of(values, rest.value_inputs)), left)
+            return self._plan(behind, values, specs, [None] * len(rest.outputs), rest.value_inputs)
+
+        return Chained(first, sequel, find)
 
     @contextmanager
     def _planning(self) -> Generator[None]:
@@ -120,8 +175,17 @@ class LazyPlanner:
         with progress.measuring(self.report), progress.stage("cache", quiet=True):
             yield
 
-    def _bound(self, found: KeptPlan) -> Direct:
-        """A plan of the cache, ready to run."""
+    def _bound(self, place: _Place, values: tuple[Any, ...], decisive: Sequence[int], found: KeptPlan) -> Direct | Chained:
+        """A plan of the cache for ``values``, ready to run; those whose numbers are ``decisive`` are known when it is made."""
+        first, sequel = self._linked(found), found.data.sequel
+        if sequel is None:
+            return first
+        whole = len(place.path[-1]) > len(values)  # some decide by their values
+        examples = tuple(value.copy() if whole else np.broadcast_to(np.zeros((), value.dtype), value.shape) for value in values)
+        return self._chained(place, first, sequel, cache(lambda: self._made(place, examples)[0].rest))
+
+    def _linked(self, found: KeptPlan) -> Direct:
+        """The program of a plan of the cache, with machine code and weights."""
         self.report.add(found=len(found.kernels))
         with progress.measuring(self.report), progress.stage("link", quiet=True):
             objects = {digest: (entry.object_code, entry.symbol) for digest, entry in found.kernels.items()}

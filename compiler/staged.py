@@ -14,17 +14,20 @@ from typing import Any
 
 import numpy as np
 
-from ..ir.errors import InputError, LoopnestError
+from ..ir.errors import LoopnestError
 from ..ir.graph import Graph, Node, TensorType, node_reads
+from ..runtime.chained import copy_results
 from ..runtime.direct import Direct
 from ..runtime.entry import Argument, decline
 from ..runtime.executor import Executable
 from ..runtime.forks import Work
 from ..runtime.profile import Profile
+from ..runtime.sequel import Sequel
 from . import host, progress
 from .engine import Engine
 from .host import HostStep, Value
 from .seeds import draw_seeds, with_seeds
+from .sequels import sequel_of
 from .specialize import specialize, value_inputs
 
 MAX_STAGES = 256
@@ -100,6 +103,8 @@ class Stage:
     """Whether the native program makes exactly the outputs of the graph."""
     seeds: int = 0
     """How many seeds the native program takes after these."""
+    sequel: Sequel | None = None
+    """What follows the native program, where that is plain data."""
 
     @staticmethod
     def make(owner: StagedGraph, inputs: Sequence[Value]) -> Stage:
@@ -118,7 +123,7 @@ class Stage:
         ready, waiting = _ready(special.later, planned)
         if waiting and set(map(id, graph.nodes)) <= set(map(id, waiting)):
             raise LoopnestError(f"{waiting[0]}: this operator can neither be planned nor run on the host")
-        outputs = tuple(n for n in planned.outputs if n not in planned.constants and n not in planned.inputs)
+        outputs = tuple(n for n in planned.outputs if not _is_known(planned, n))
         native, text, arguments, seeds = None, "nothing to compute", tuple[str, ...](), 0
         if outputs:
             arguments = tuple(n for n in planned.inputs if n not in planned.constants and _is_numeric(planned, n))
@@ -130,6 +135,9 @@ class Stage:
             text = plan.program.as_table()
         steps = tuple(_host_step(node, planned, engine) for node in ready)
         reads = {*graph.outputs, *(name for node in ready for name in node_reads(node))}
+        rest = StagedGraph(_remaining(waiting, planned, graph), engine) if waiting else None
+        given = list(zip(graph.inputs, inputs, strict=True))
+        sequel = None if native is None or seeds else sequel_of(given, graph.outputs, native.program, steps, rest)
         return Stage(
             graph.inputs,
             graph.outputs,
@@ -137,11 +145,12 @@ class Stage:
             native,
             outputs,
             steps,
-            StagedGraph(_remaining(waiting, planned, graph), engine) if waiting else None,
+            rest,
             text,
             tuple(graph.inputs.index(name) for name in arguments),
             not waiting and not ready and outputs == graph.outputs and native is not None,
             seeds,
+            sequel,
         )
 
     @property
@@ -176,11 +185,7 @@ class Stage:
         """What computes ``outputs`` from ``inputs``, by copies of the results."""
 
         def run() -> None:
-            for name, array, result in zip(self.outputs, outputs, self.run(inputs), strict=True):
-                if not isinstance(result, np.ndarray) or (result.shape, result.dtype) != (array.shape, array.dtype):
-                    got = f"{result.dtype}{list(result.shape)}" if isinstance(result, np.ndarray) else type(result).__name__
-                    raise InputError(f"output array for {name!r} is {array.dtype}{list(array.shape)}, the result is {got}")
-                array[...] = result
+            copy_results(self.outputs, self.run(inputs), outputs)
 
         return run
 
@@ -261,6 +266,12 @@ def _copy(value: Value) -> Value:
     if isinstance(value, list):
         return [_copy(item) for item in value]
     return np.array(value, order="C") if isinstance(value, np.ndarray) else value
+
+
+def _is_known(graph: Graph, name: str) -> bool:
+    """Whether a value is there before anything runs; one without elements is none that a program would have to copy."""
+    constant = graph.constants.get(name)
+    return name in graph.inputs if constant is None else constant.size > 0 or constant.dtype.kind == "O"
 
 
 def _is_numeric(graph: Graph, name: str) -> bool:

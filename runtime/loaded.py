@@ -72,7 +72,9 @@ class Loaded:
         if "offset" in program:
             program = json.loads(bytes(self.artifact.container.piece(self.part.entry["programs"], **program)))
         data = PlanData.from_dict({**plan, "program": program})
-        data.check(self.interface.inputs, self.interface.outputs, self.interface.value_inputs)
+        data.check(self.interface.inputs, [spec.dtype for spec in self.interface.outputs], self.interface.value_inputs)
+        if data.sequel is not None:
+            raise ValueError("a plan goes on behind its program")
         return data
 
     def constants(self, key: Key) -> list[np.ndarray]:

@@ -15,14 +15,17 @@ from .direct import Direct
 from .executor import Executable
 from .model import Key
 from .program import Dim, Program, TensorSpec, tensor_spec
+from .sequel import Sequel
 
 
 class PlanData(Frozen):
-    """``key``: shapes of all inputs, then values of those whose values decide; ``picks``: the inputs that the program reads."""
+    """``key``: shapes of all inputs, then values of those whose values decide; ``picks``: the inputs that the program reads; ``sequel``:
+    what follows it, None where the outputs of the program are those of the model."""
 
     key: Key
     picks: tuple[int, ...]
     program: Program
+    sequel: Sequel | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain dicts, lists, strings and numbers, for JSON."""
@@ -31,25 +34,38 @@ class PlanData(Frozen):
             "values": [part.hex() for part in self.key if isinstance(part, bytes)],
             "picks": self.picks,
             "program": self.program.to_dict(),
+            **({"sequel": self.sequel.to_dict()} if self.sequel is not None else {}),
         }
 
     @staticmethod
     def from_dict(data: Mapping[str, Any]) -> PlanData:
         """What ``to_dict`` described, after JSON or not; raises one of ``errors.MALFORMED`` or ``VerificationError`` for anything else."""
-        return PlanData(plan_key(data), tuple(data["picks"]), Program.from_dict(data["program"]))
+        sequel = Sequel.from_dict(data["sequel"]) if "sequel" in data else None
+        return PlanData(plan_key(data), tuple(data["picks"]), Program.from_dict(data["program"]), sequel)
 
-    def check(self, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], values: Sequence[int]) -> None:
-        """``ValueError`` unless the program takes and gives what a model with these inputs and outputs does for this key; ``values`` are
-        the numbers of the inputs whose values decide."""
+    def check(self, inputs: Sequence[TensorSpec], outputs: Sequence[str | None], values: Sequence[int]) -> None:
+        """``ValueError`` unless the program takes and gives what a model with these inputs, and outputs of these dtypes (None: any), does
+        for this key; ``values`` are the numbers of the inputs whose values decide."""
         taken = [(inputs[pick].dtype, self.key[pick]) for pick in self.picks if pick >= 0]
+        given = self._given(inputs)
         fits = (
             len(self.key) == len(inputs) + len(values)
             and all(0 <= value < len(inputs) for value in values)
             and taken == [(spec.dtype, spec.shape) for spec in self.program.inputs]
-            and [spec.dtype for spec in outputs] == [spec.dtype for spec in self.program.outputs]
+            and len(given) == len(outputs)
+            and all(None in pair or pair[0] == pair[1] for pair in zip(given, outputs, strict=True))
         )
         if not fits:
             raise ValueError("a plan does not fit the interface of the model")
+
+    def _given(self, inputs: Sequence[TensorSpec]) -> list[str | None]:
+        """The dtypes of the outputs; None where what follows makes them."""
+        made = [(spec.dtype, len(spec.extents)) for spec in self.program.outputs]
+        if self.sequel is None:
+            return [dtype for dtype, _ in made]
+        shapes = [part for part in self.key if isinstance(part, tuple)]
+        known = [(spec.dtype, len(shape)) for spec, shape in zip(inputs, shapes, strict=True)]
+        return [kind and kind[0] for kind in self.sequel.kinds(known, made)]
 
     def runnable(
         self,
