@@ -87,6 +87,16 @@ def test_transpose_of_odd_matrices(shape: tuple[int, ...]) -> None:
     same(run("Transpose", {"x": x}), x.T)
 
 
+@pytest.mark.parametrize("shape", [(1033, 17), (31, 1049), (1100, 1047), (2, 1031, 1031), (152, 1000), (200, 488)])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_transpose_of_large_matrices(shape: tuple[int, ...], threads: int) -> None:
+    """More blocks a row than a band has, the last band and the last blocks with less than others; of a line or half of one."""
+    x = array(shape)
+    perm = [*range(len(shape) - 2), len(shape) - 1, len(shape) - 2]
+    node = oh.make_node("Transpose", ["x"], ["y"], perm=perm)
+    same(loopnest.compile(make_model([node], {"x": shape}, ["y"]), threads=threads)(x), x.transpose(perm))
+
+
 def test_pointwise_neighbours_join_a_transpose() -> None:
     x, z = np.random.default_rng(0).standard_normal((2, 9, 17), np.float32), np.float32([[2.0], [3.0]])
     nodes = [

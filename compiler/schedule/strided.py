@@ -27,6 +27,11 @@ GRAIN = 1024
 """Elements that a task should do at least."""
 PAGE = 4096
 """Bytes of a page of memory."""
+BAND = 64
+"""Blocks that follow each other before the next row of blocks begins: what they read and write is on no more pages than the processor
+knows addresses of (4000x3000 elements take 0.6 of the time)."""
+COVER = 0.9
+"""The part of an extent that whole blocks of a line are to cover, of what those of half a line do, which take 1.2 of the time."""
 SHORT = 8
 """A vector loop of fewer iterations costs as much as a scalar one."""
 
@@ -224,7 +229,11 @@ class _Schedule:
 
         full = inner(lambda var: sides[var])
         body = full if isinstance(whole, ir.Const) else (ir.If(whole, full, inner(left)),)
-        return self.arrange([*rest, *blocks], [], body, prod(map(ir.hint, sides.values())))
+        work = prod(map(ir.hint, sides.values()))
+        if len(blocks) == 2 and _count(_extent(blocks[1])) > BAND:
+            *blocks, body = _banded(blocks[0], blocks[1], body)
+            work *= BAND
+        return self.arrange([*rest, *blocks], [], body, work)
 
     def reads_in_order(self, vector: ir.Var, partner: ir.Var) -> bool:
         """Whether blocks follow each other along what is read, rather than along what is written: where reads would jump further than
@@ -265,8 +274,23 @@ class _Schedule:
 
 
 def _side(extent: int, line: int) -> int:
-    """The side of blocks, one line or half of it: that of which whole ones cover more of ``extent``."""
-    return max((line, max(8, line // 2)), key=lambda side: extent // side * side)
+    """The side of blocks, one line, or half of it where whole ones cover much more of ``extent`` so."""
+    half = max(8, line // 2)
+    return line if extent // line * line >= COVER * (extent // half * half) else half
+
+
+def _extent(var: ir.Var) -> ir.Expr:
+    return var.extent if var.extent is not None else ir.ONE
+
+
+def _banded(outer: ir.Var, inner: ir.Var, body: ir.Body) -> tuple[ir.Var, ir.Var, ir.Body]:
+    """Two loops of blocks in bands of the inner one: loops over bands and the outer one, and the loop over a band around ``body``."""
+    extent = _extent(inner)
+    band = ir.Var("band", extent=ir.floordiv(extent + (BAND - 1), ir.Const(BAND)))
+    left = ir.minimum(ir.Const(BAND), ir.sub(extent, band * BAND))
+    inside = ir.Var(inner.name, extent=left)
+    moved = ir.map_expressions(body, lambda e: ir.substitute(e, {inner: band * BAND + inside}))
+    return band, outer, (ir.For(inside, left, moved, "serial"),)
 
 
 def _chunked(loop: Loop, body: ir.Body) -> ir.Body:
