@@ -33,6 +33,7 @@ from .overrides import check_layouts, check_overrides, ineffective, without_ille
 from .packing import PackedConstants, Packer
 from .placement import Places, place_parts
 from .tensor import Tensor
+from .traffic import traffic
 from .tuning.entries import tuned_config, tuned_options
 from .tuning.signature import graph_signature
 
@@ -237,7 +238,7 @@ class Planner:
         check_overrides(group, tensors, self.constants, options, self.config, self.target, lowered.choices)
         canonical = canonicalize(lowered.nest)
         source = print_kernel(canonical)
-        moved = sum(tensors[n].nbytes for n in lowered.arguments if isinstance(n, str))
+        moved = traffic(group, tensors, (n for n in lowered.arguments if isinstance(n, str)))
         key = kernel_key(source, self.target)
         self.expect(KernelRequest(key, source, group.node_names))
         return PlannedStep(group, lowered, canonical, source, key, self.flops(group), moved)
