@@ -18,9 +18,10 @@ from typing import Any
 import numpy as np
 
 from ..ir import dtypes, graph_interpreter
-from ..ir.errors import ModelError, UnsupportedOperatorError
+from ..ir.errors import MALFORMED, LoopnestError, ModelError, UnsupportedOperatorError
 from ..ir.graph import Graph, Node, TensorType, Type, node_reads
 from ..ir.graph_control import truth
+from .frontend.tensors import element_count
 from .ops.infer import InferContext
 from .ops.registry import OpDef, lookup
 from .seeds import is_random
@@ -180,8 +181,7 @@ class _Specializer:
         if not node.outputs[0]:  # what plans nodes knows them by their first output
             node = node.replace(outputs=(f"{next(filter(None, node.outputs))} (first)", *node.outputs[1:]))
         context = InferContext(node, types, values)
-        found = definition.infer(context)
-        kinds: list[Any] = found if isinstance(found, list) else [found]
+        kinds = _inferred(context, definition)
         if definition.trims is not None:
             self.trim(node, definition.trims(context), kinds)
             return True
@@ -216,6 +216,21 @@ class _Specializer:
         return Specialized(
             Graph(source.name, source.inputs, tuple(wanted), self.nodes, self.constants, types), tuple(self.later)
         )
+
+
+def _inferred(context: InferContext, definition: OpDef) -> list[Any]:
+    """The types of a node's outputs. ``ModelError`` where attributes or inputs do not fit, or a result fits into no memory."""
+    try:
+        found = definition.infer(context)
+    except MALFORMED as error:
+        if isinstance(error, LoopnestError):
+            raise
+        raise context.fail(f"its attributes or inputs do not fit together: {error}") from error
+    kinds: list[Any] = found if isinstance(found, list) else [found]
+    for name, kind in zip(context.node.outputs, kinds, strict=False):
+        if isinstance(kind, TensorType) and kind.static_shape is not None:
+            element_count(kind.static_shape, kind.dtype, f"{context.node}: tensor {name!r}")
+    return kinds
 
 
 def _is_text(kind: Type | None) -> bool:

@@ -16,6 +16,7 @@ import onnx.helper as oh
 import onnx.numpy_helper as nh
 import pytest
 
+import loopnest
 from loopnest.compiler.frontend import load, reading
 from loopnest.ir.errors import LoopnestError, ModelError
 from tests.graphs import anything, load_any, make_model, tensor, values
@@ -178,6 +179,10 @@ def test_function_called_with_too_many_inputs() -> None:
         (node("Add", ["x"], ["y"]), "Add node that makes 'y' has 1 inputs; Add takes 2"),
         (node("Relu", ["x", "x"], ["y"]), "has 2 inputs; Relu takes 1"),
         (node("Conv", ["x", ""], ["y"]), "lacks its input 'W', which Conv requires"),
+        (node("Max", ["x", ""], ["y"]), "lacks its input 'data_0', which Max requires"),
+        (node("Cast", ["x"], ["y"], to=99), "has to = 99, a data type that ONNX does not define"),
+        (node("Cast", ["x"], ["y"], to=0), "has to = 0, a data type"),
+        (node("EyeLike", ["x"], ["y"], dtype=2**40), "has dtype = 1099511627776, a data type"),
         (node("Gelu", ["x"], ["y"]), "uses Gelu, which opset 17 does not have"),
         (node("Concat", [], ["y"], axis=0), "has 0 inputs; Concat takes at least 1"),
         (
@@ -189,6 +194,26 @@ def test_function_called_with_too_many_inputs() -> None:
 def test_wrong_nodes(proto: onnx.NodeProto, message: str) -> None:
     proto.attribute.sort(key=lambda item: item.name, reverse=True)
     assert message in refused(make_model([proto], X, ["y"]))
+
+
+@pytest.mark.parametrize(
+    ("proto", "message"),
+    [
+        (
+            node("Conv", ["x", "w"], ["y"], strides=[1]),
+            "Conv node that makes 'y': strides is (1,), expected 2 positive numbers",
+        ),
+        (node("Resize", ["x", "", "", "sizes"], ["y"]), "tensor 'y' has a negative extent in its dims [1, 2, -3, 4]"),
+        (node("Pad", ["x", "pads"], ["y"]), f"tensor 'y' has dims [{2**40}, 2, 3, 4] of float32, more than 1024 GiB"),
+    ],
+)
+def test_nodes_that_do_not_fit_their_inputs(proto: onnx.NodeProto, message: str) -> None:
+    """Passes look at them before their operators do."""
+    constants = {"w": values(2, 2, 1, 1), "sizes": np.array([1, 2, -3, 4]), "pads": np.array([0] * 4 + [2**40 - 1, 0, 0, 0])}
+    read = {name: array for name, array in constants.items() if name in proto.input}
+    with pytest.raises(ModelError) as caught:
+        loopnest.compile(make_model([proto], {"x": (1, 2, 3, 4)}, ["y"], read))
+    assert message in str(caught.value)
 
 
 def test_attribute_given_twice() -> None:

@@ -10,8 +10,12 @@ from typing import Any
 import onnx
 import onnx.defs
 
+from ...ir import dtypes
 from ...ir.errors import ModelError
 from ...ir.graph_onnx import OTHER_DOMAINS, newest_opset
+
+_DTYPES = frozenset({"to", "dtype", "output_dtype", "output_datatype", "stash_type"})
+"""Attributes that are the number of a data type."""
 
 
 @cache
@@ -45,7 +49,8 @@ def check_node(proto: onnx.NodeProto, domain: str, opset: int) -> None:
         return
     _check_count(proto, "input", len(proto.input), signature.inputs)
     _check_count(proto, "output", len(proto.output), signature.outputs)
-    for name, required in zip(proto.input, signature.required_inputs, strict=False):
+    for i, name in enumerate(proto.input):
+        required = signature.required_inputs[i] if i < len(signature.required_inputs) else signature.repeated
         if required and not name:
             raise ModelError(f"{describe(proto)} lacks its input {required!r}, which {proto.op_type} requires")
     _check_attributes(proto, signature)
@@ -65,6 +70,8 @@ class _Signature:
     inputs: tuple[int, int]
     outputs: tuple[int, int]
     required_inputs: tuple[str, ...]
+    repeated: str
+    """The last input, where there may be any number of it; none of them may be missing."""
     attributes: Mapping[str, int]
     required_attributes: tuple[str, ...]
 
@@ -74,12 +81,13 @@ def _signature(domain: str, op: str, opset: int) -> _Signature | None:
     schema = find_schema(domain, op, opset)
     if schema is None:
         return None
-    single = onnx.defs.OpSchema.FormalParameterOption.Single
-    attributes = schema.attributes
+    options = onnx.defs.OpSchema.FormalParameterOption
+    formals, attributes = [(formal.name, formal.option) for formal in schema.inputs], schema.attributes
     return _Signature(
         (schema.min_input, schema.max_input),
         (schema.min_output, schema.max_output),
-        tuple(formal.name if formal.option == single else "" for formal in schema.inputs),
+        tuple(name if option != options.Optional else "" for name, option in formals),
+        formals[-1][0] if formals and formals[-1][1] == options.Variadic else "",
         {name: attribute_type(attribute) for name, attribute in attributes.items()},
         tuple(name for name, attribute in attributes.items() if attribute.required),
     )
@@ -106,9 +114,20 @@ def _check_attributes(proto: onnx.NodeProto, signature: _Signature) -> None:
         if attribute.type != signature.attributes[name] and not untyped_reference:
             expected, actual = (_type_name(number) for number in (signature.attributes[name], attribute.type))
             raise ModelError(f"{describe(proto)} has attribute {name!r} of type {actual}; {expected} is expected")
+        if name in _DTYPES and attribute.type == onnx.AttributeProto.INT and not attribute.ref_attr_name:
+            _check_dtype(proto, name, attribute.i)
     for name in signature.required_attributes:
         if name not in given:
             raise ModelError(f"{describe(proto)} lacks its attribute {name!r}, which {proto.op_type} requires")
+
+
+def _check_dtype(proto: onnx.NodeProto, name: str, number: int) -> None:
+    """0 means that there is none, for which all but ``to`` have a default."""
+    if number or name == "to":
+        try:
+            dtypes.from_onnx(number)
+        except KeyError:
+            raise ModelError(f"{describe(proto)} has {name} = {number}, a data type that ONNX does not define") from None
 
 
 def _type_name(number: int) -> str:

@@ -10,7 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from ...ir.graph import Graph, Node
+from ...ir.errors import MALFORMED
+from ...ir.graph import Graph, Node, TensorType
+from ..ops.infer import InferContext
+from ..ops.registry import lookup
 from .view import View
 
 _MAX_STEPS = 50
@@ -96,7 +99,25 @@ def _first(view: View, node: Node, specific: Iterable[Match], general: Iterable[
     if node.domain:
         return None
     for match in (*specific, *general):
-        outcome = match(view, node)
+        try:
+            outcome = match(view, node)
+        except MALFORMED:
+            if _is_valid(view, node):
+                raise
+            return None  # what is wrong with it, its operator says when shapes are numbers
         if isinstance(outcome, Rewrite):
             return outcome
     return None
+
+
+def _is_valid(view: View, node: Node) -> bool:
+    """Whether the operator takes its attributes and inputs, as far as they are known."""
+    definition, names = lookup(node.domain, node.op), node.inputs
+    types = tuple(view.type(name) if name else None for name in names)
+    if definition is None or any(name and not isinstance(kind, TensorType) for name, kind in zip(names, types, strict=True)):
+        return False
+    try:
+        definition.infer(InferContext(node, types, tuple(view.constant(name) if name else None for name in names)))
+    except Exception:  # its shapes may not be numbers yet
+        return False
+    return True
