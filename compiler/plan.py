@@ -229,7 +229,7 @@ class Planner:
         except IllegalChoice as error:
             legal = without_illegal(error, group.anchor, options, self.config, self.notices)
             return self.new_step(group, tensors, legal, inplace)
-        except LoopnestError:
+        except (LoopnestError, MemoryError):
             raise
         except Exception as error:  # a defect: say where
             raise VerificationError(

@@ -67,11 +67,11 @@ def make_entry(
     keep: list[object] = []
     slots: list[int] = []
     for argument in arguments:
-        dims, value = np.array(argument.shape, np.int64), np.frombuffer(argument.value or b"\0", np.uint8)
+        dims, value = np.array(argument.shape, np.int64), np.frombuffer((argument.value or b"") + b"\0", np.uint8)
         keep += [argument.dtype, dims, value]
         has_value = argument.value is not None
         slots += [id(argument.dtype), len(argument.shape), address_of(dims), argument.target]
-        slots += [address_of(value) * has_value, len(value) * has_value]
+        slots += [address_of(value) * has_value, len(argument.value or b"")]
     makers = [id(item) for maker in outputs for item in maker]
     tables = np.array(slots, np.int64), np.array(makers, np.int64)
     counts = len(arguments), address_of(tables[0]), runnable.inputs, len(outputs), address_of(tables[1])

@@ -204,12 +204,23 @@ def test_wrong_nodes(proto: onnx.NodeProto, message: str) -> None:
             "Conv node that makes 'y': strides is (1,), expected 2 positive numbers",
         ),
         (node("Resize", ["x", "", "", "sizes"], ["y"]), "tensor 'y' has a negative extent in its dims [1, 2, -3, 4]"),
+        (node("ConvTranspose", ["x", "w"], ["y"], pads=[0, 0, 0]), "pads is (0, 0, 0), expected 4 numbers"),
+        (
+            node("Tile", ["x", "counts"], ["y"]),
+            f"tensor 'y' has dims [1, 0, {3 * 2**40}, {2**42}] of float32, more than 1024 GiB",
+        ),
         (node("Pad", ["x", "pads"], ["y"]), f"tensor 'y' has dims [{2**40}, 2, 3, 4] of float32, more than 1024 GiB"),
     ],
 )
 def test_nodes_that_do_not_fit_their_inputs(proto: onnx.NodeProto, message: str) -> None:
     """Passes look at them before their operators do."""
-    constants = {"w": values(2, 2, 1, 1), "sizes": np.array([1, 2, -3, 4]), "pads": np.array([0] * 4 + [2**40 - 1, 0, 0, 0])}
+    counts = np.array([1, 0, 2**40, 2**40])
+    constants = {
+        "counts": counts,
+        "w": values(2, 2, 1, 1),
+        "sizes": np.array([1, 2, -3, 4]),
+        "pads": np.array([0] * 4 + [2**40 - 1, 0, 0, 0]),
+    }
     read = {name: array for name, array in constants.items() if name in proto.input}
     with pytest.raises(ModelError) as caught:
         loopnest.compile(make_model([proto], {"x": (1, 2, 3, 4)}, ["y"], read))

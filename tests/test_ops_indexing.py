@@ -243,3 +243,13 @@ def test_what_follows_is_planned_for_the_extent_that_came_out() -> None:
     for seed, rows in enumerate((3, 7, 1)):
         x = (np.random.default_rng(seed).integers(-2, 3, (rows, 5))).astype(np.float32)
         np.testing.assert_array_equal(f(x), np.maximum(x[x != 0], 0))
+
+
+# --- of constants ------------------------------------------------------------------------------------------------------------
+
+
+def test_constants_that_the_reference_cannot_compute() -> None:
+    """Indices smaller than the data along other axes are legal; ONNX's reference implementation refuses them."""
+    x, k = array((31, 8)), np.array([[1, 7], [0, 3], [2, 2]])
+    f = loopnest.compile(make_model([oh.make_node("GatherElements", ["x", "k"], ["y"], axis=1)], {}, ["y"], {"x": x, "k": k}))
+    np.testing.assert_array_equal(f(), x[np.arange(3)[:, None], k])

@@ -63,6 +63,11 @@ def test_values_and_arguments_that_are_not_read() -> None:
     assert f(np.array([3, 4]), x, np.array(5.0)) is None
 
 
+def test_an_empty_value_is_not_read() -> None:
+    f = executable(chain(1)).entry([Argument(INT64, (0,), -1, b""), Argument(INT64, (8,), 0)], bare=True)
+    np.testing.assert_array_equal(f(np.array([5, 6])[:0], np.arange(8)), chained(np.arange(8), 1))
+
+
 def test_outputs_of_a_page_start_on_a_cache_line() -> None:
     f = executable(chain(1, n=513))
     outputs = [f.run([np.arange(513)])[0] for _ in range(20)]

@@ -84,7 +84,7 @@ def element_count(shape: tuple[int, ...], dtype: DType, what: str) -> int:
     if any(extent < 0 for extent in shape):
         raise ModelError(f"{what} has a negative extent in its dims {list(shape)}")
     count = math.prod(shape)
-    if count * dtype.itemsize >= MAX_TENSOR_BYTES:
+    if math.prod(extent or 1 for extent in shape) * dtype.itemsize >= MAX_TENSOR_BYTES:  # none either of an array that is empty
         raise ModelError(f"{what} has dims {list(shape)} of {dtype}, more than {MAX_TENSOR_BYTES // 2**30} GiB")
     return count
 

@@ -39,6 +39,10 @@ def transposed_padding(context: InferContext, sizes: Sequence[int]) -> tuple[tup
     _, dilated = kernel_extents(context)
     strides = window(context, "strides", rank)
     extra = tuple(context.attr("output_padding") or (0,) * rank)
+    for name, count in (("output_padding", rank), ("pads", 2 * rank)):
+        given = tuple(context.attr(name, ()))
+        if len(given) not in (0, count):
+            raise context.fail(f"{name} is {given}, expected {count} numbers")
     full = [s * (n - 1) + e + k for n, s, e, k in zip(sizes, strides, extra, dilated, strict=True)]
     mode, wanted = context.attr("auto_pad", "NOTSET"), context.attr("output_shape")
     if wanted is None and mode not in ("SAME_UPPER", "SAME_LOWER"):
