@@ -40,8 +40,8 @@ def _read(stream: BinaryIO, size: int) -> bytes:
     return data
 
 
-EARLY = ((1,), (2,), (2, 2))
-"""What most models ask for: the ranks of loops that a process compiles which has been started before there is anything to do."""
+EARLY = (1, 2, 3)
+"""What most models ask for: as many loops over tasks, which a process compiles that has been started before there is anything to do."""
 
 
 PATIENCE = 30.0
@@ -60,8 +60,8 @@ def main(*, early: bool = False) -> None:
         waiting.start()
         from .outer import compile_loops
 
-        for ranks in EARLY:
-            compile_loops(ranks)
+        for rank in EARLY:
+            compile_loops(rank)
     while True:
         try:
             message = receive(source)
@@ -72,12 +72,13 @@ def main(*, early: bool = False) -> None:
 
 
 def answer(message: Sequence[bytes]) -> bytes:
-    """``loops``, ranks...: the LLVM IR of these loops. ``object``, entry, triple, cpu, features, texts...: the object code of a module."""
+    """``loops``, rank: the LLVM IR of so many loops over tasks. ``object``, entry, triple, cpu, features, texts...: the object code
+    of a module."""
     kind, *arguments = (part.decode() for part in message)
     if kind == "loops":
         from .outer import compile_loops
 
-        return compile_loops(tuple(map(int, arguments))).encode()
+        return compile_loops(int(arguments[0])).encode()
     from .objects import Machine, object_code
 
     entry, triple, cpu, features, *texts = arguments

@@ -7,7 +7,7 @@ so that it can be linked and called without Numba.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,28 +26,35 @@ _STATUS = ll.IntType(32)
 
 @dataclass(frozen=True)
 class KernelModule:
-    """A kernel as LLVM IR before optimization: ``text`` calls the loops of ``ranks`` (see ``outer``); ``symbol`` is its entry point."""
+    """A kernel as LLVM IR before optimization: ``text`` has regions of ``ranks`` loops (see ``outer``); ``symbol`` is its entry point."""
 
     text: str
     ranks: tuple[int, ...]
     symbol: str
     machine: Machine
 
-    def object_code(self, loops: str | None = None) -> bytes:
-        """The kernel's object file, made in this process; ``loops`` is the text of the loops, if it is there already."""
-        return objects.object_code((self.text, loops or self.loops()), self.symbol, self.machine)
+    @property
+    def needs(self) -> tuple[int, ...]:
+        """The numbers of loops that there are around its tiles, each once."""
+        return tuple(sorted(set(self.ranks)))
 
-    def message(self, loops: bytes) -> list[bytes]:
+    def object_code(self, loops: Sequence[bytes] | None = None) -> bytes:
+        """The kernel's object file, made in this process; ``loops`` are the texts of those that it ``needs``, if they are there already."""
+        return objects.object_code(self._texts(loops), self.symbol, self.machine)
+
+    def message(self, loops: Sequence[bytes]) -> list[bytes]:
         """What asks ``child`` for the object code."""
         machine = self.machine
-        parts = (self.symbol, machine.triple, machine.cpu, machine.features, self.text)
-        return [b"object", *(part.encode() for part in parts), loops]
+        return [
+            part.encode()
+            for part in ("object", self.symbol, machine.triple, machine.cpu, machine.features, *self._texts(loops))
+        ]
 
-    def loops(self) -> str:
-        """The LLVM IR of the loops over tasks, from Numba."""
-        from .outer import compile_loops
-
-        return compile_loops(self.ranks)
+    def _texts(self, loops: Sequence[bytes] | None = None) -> list[str]:
+        """All that is optimized together."""
+        made = [text.decode() for text in loops] if loops is not None else [loops_over_tasks(rank) for rank in self.needs]
+        by_rank = dict(zip(self.needs, made, strict=True))
+        return [self.text, *(objects.numbered(by_rank[rank], region) for region, rank in enumerate(self.ranks))]
 
     def llvm(self) -> str:
         """The optimized IR."""
@@ -57,7 +64,14 @@ class KernelModule:
         return objects.target_machine(self.machine).emit_assembly(self._optimized())
 
     def _optimized(self) -> Any:
-        return objects.optimize((self.text, self.loops()), self.symbol, self.machine)
+        return objects.optimize(self._texts(), self.symbol, self.machine)
+
+
+def loops_over_tasks(rank: int) -> str:
+    """The LLVM IR of so many loops, from Numba."""
+    from .outer import compile_loops
+
+    return compile_loops(rank)
 
 
 def emit_kernel(source: KernelSource, target: Target) -> KernelModule:
@@ -74,15 +88,22 @@ def emit_kernel(source: KernelSource, target: Target) -> KernelModule:
 
 
 def _emit_entry(module: ll.Module, symbol: str, source: KernelSource, target: Target) -> None:
-    """The kernel's entry point: the loops over tasks, with the extents of these loops."""
-    counts = [extent for region in source.regions for extent in region.extents]
+    """The kernel's entry point: the loops over tasks of each region, with the extents of these loops, until one gives an error's code."""
     arguments = [_POINTER, _POINTER, _POINTER, _POINTER, arith.I64, arith.I64]
     entry = ll.Function(module, ll.FunctionType(_STATUS, arguments), symbol)
-    kind = ll.FunctionType(_STATUS, [*arguments, *[arith.I64] * len(counts)])
-    loops = ll.Function(module, kind, objects.LOOPS)
     builder = Builder(entry.append_basic_block("entry"))
     emitter = _emitter(builder, source, target, entry.args[3], {})
-    builder.ret(builder.call(loops, [*entry.args, *(emitter.value(count) for count in counts)]))
+    last = len(source.regions) - 1
+    for number, region in enumerate(source.regions):
+        kind = ll.FunctionType(_STATUS, [*arguments, *[arith.I64] * len(region.extents)])
+        loops = ll.Function(module, kind, objects.loops_of(number))
+        status = builder.call(loops, [*entry.args, *(emitter.value(extent) for extent in region.extents)])
+        if number == last:
+            builder.ret(status)
+            break
+        code = builder.load(entry.args[0], typ=arith.I64)
+        with builder.if_then(builder.icmp_signed("!=", code, arith.I64(0)), unlikely=True):
+            builder.ret(status)
 
 
 def _emit_tile(module: ll.Module, function: TileFunction, source: KernelSource, target: Target) -> None:

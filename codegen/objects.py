@@ -14,8 +14,11 @@ import llvmlite.binding as llvm
 
 from .llvm import UNROLLED
 
-LOOPS, TILE = "loopnest.loops", "loopnest."
-"""The loops over tasks, which Numba compiles, and what stands before the name of a tile function, which they call."""
+TILE = "loopnest."
+"""What stands before the name of a tile function."""
+LOOPS, CALLED = f"{TILE}loops", f"{TILE}tile"
+"""The loops over the tasks of a region, which Numba compiles, and the tile function that they call; in a kernel both have the number of
+the region."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,16 @@ def optimize(texts: Sequence[str], entry: str, machine: Machine) -> Any:
 def object_code(texts: Sequence[str], entry: str, machine: Machine) -> bytes:
     """The relocatable object file of what ``optimize`` makes: the same bytes for the same arguments, in every process."""
     return target_machine(machine).emit_object(optimize(texts, entry, machine))
+
+
+def loops_of(region: int) -> str:
+    """The name of the loops over the tasks of a kernel's region."""
+    return f"{LOOPS}_{region}"
+
+
+def numbered(loops: str, region: int) -> str:
+    """The text of ``LOOPS`` as that of the loops of a kernel's region."""
+    return loops.replace(f"@{LOOPS}(", f"@{loops_of(region)}(").replace(f"@{CALLED}(", f"@{CALLED}_{region}(")
 
 
 def simplified_loops(text: str) -> str:

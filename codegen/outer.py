@@ -1,4 +1,4 @@
-"""Loops over tasks, compiled by Numba to LLVM IR: once per process for all kernels whose regions have as many loops.
+"""Loops over tasks, compiled by Numba to LLVM IR: once per process for all regions of kernels that have as many loops.
 
 The extents of the loops, constants or not, are arguments here; a kernel's entry point supplies them, and LLVM, which inlines the loops
 into it, sees constants again.
@@ -20,25 +20,24 @@ from numba.core.compiler_lock import global_compiler_lock
 from numba.core.extending import intrinsic
 from numba.core.runtime.nrt import rtsys
 
-from .objects import LOOPS, TILE, simplified_loops
+from .objects import CALLED, LOOPS, simplified_loops
 from .source import region_lines
 
 
-def compile_loops(ranks: tuple[int, ...]) -> str:
-    """LLVM IR of the function ``LOOPS`` for regions of ``ranks`` loops each.
+def compile_loops(rank: int) -> str:
+    """LLVM IR of the function ``LOOPS`` for a region of ``rank`` loops.
 
-    It takes Numba's result and exception slots, the arguments of a kernel, and the extents of all loops; the tile function of each
-    region takes buffers, extents and the variables of its loops.
+    It takes Numba's result and exception slots, the arguments of a kernel, and the extents of the loops; the tile function ``CALLED`` takes
+    buffers, extents and the variables of the loops.
     """
     with global_compiler_lock:
-        return _compile_loops(ranks)
+        return _compile_loops(rank)
 
 
 @cache
-def _compile_loops(ranks: tuple[int, ...]) -> str:
-    names = [f"n{i}" for i in range(sum(ranks))]
-    namespace: dict[str, object] = {f"tile_{i}": _tile(f"tile_{i}", rank) for i, rank in enumerate(ranks)} | _INDEX_ARITHMETIC
-    exec(compile(loops_text(ranks), "<loops over tasks>", "exec"), namespace)
+def _compile_loops(rank: int) -> str:
+    namespace: dict[str, object] = {"tile": _tile(rank), **_INDEX_ARITHMETIC}
+    exec(compile(loops_text(rank), "<loops over tasks>", "exec"), namespace)
     flags = compiler.Flags()
     flags.no_compile = True
     flags.no_cpython_wrapper = True
@@ -46,7 +45,7 @@ def _compile_loops(ranks: tuple[int, ...]) -> str:
     flags.release_gil = True
     flags.error_model = "numpy"
     pointers = types.CPointer(types.CPointer(types.uint8)), types.CPointer(types.int64)
-    arguments, result = sigutils.normalize_signature(types.int64(*pointers, *[types.int64] * (2 + len(names))))
+    arguments, result = sigutils.normalize_signature(types.int64(*pointers, *[types.int64] * (2 + rank)))
     typing_context, context = registry.cpu_target.typing_context, _context()
     typing_context.refresh()
     compiled: Any = compiler.compile_extra(typing_context, context, namespace["kernel"], arguments, result, flags, {})
@@ -54,15 +53,10 @@ def _compile_loops(ranks: tuple[int, ...]) -> str:
     return simplified_loops(text.replace(compiled.fndesc.llvm_func_name, LOOPS))
 
 
-def loops_text(ranks: tuple[int, ...]) -> str:
-    """The Python that Numba compiles for regions of ``ranks`` loops each."""
-    lines: list[str] = []
-    extents = [f"n{i}" for i in range(sum(ranks))]
-    for i, rank in enumerate(ranks):
-        start = sum(ranks[:i])
-        variables = [f"i{k}" for k in range(rank)]
-        arguments = ["buffers", "extents", *variables]
-        lines += region_lines(f"tile_{i}", arguments, variables, extents[start : start + rank])
+def loops_text(rank: int) -> str:
+    """The Python that Numba compiles for a region of ``rank`` loops."""
+    extents, variables = [f"n{i}" for i in range(rank)], [f"i{i}" for i in range(rank)]
+    lines = region_lines("tile", ["buffers", "extents", *variables], variables, extents)
     parameters = ", ".join(["buffers", "extents", "worker", "workers", *extents])
     return "\n".join([f"def kernel({parameters}):", *(f"    {line}" for line in lines), "    return 0", ""])
 
@@ -91,18 +85,17 @@ _INDEX_ARITHMETIC = {
 }
 
 
-@cache
-def _tile(name: str, rank: int) -> object:
+def _tile(rank: int) -> object:
     """A call of the tile function, which is not defined here."""
 
     def define(context: Any, builder: ll.IRBuilder, signature: Any, arguments: list[ll.Value]) -> ll.Value:
         kind = ll.FunctionType(ll.IntType(64), [a.type for a in arguments])
-        return builder.call(ll.Function(builder.module, kind, TILE + name), arguments)
+        return builder.call(ll.Function(builder.module, kind, CALLED), arguments)
 
     def typer(_context: Any, *arguments: types.Type) -> tuple[Any, Any]:
         return types.int64(*arguments), define
 
-    return _intrinsic(typer, name, 2 + rank)
+    return _intrinsic(typer, "tile", 2 + rank)
 
 
 class _Library(codegen.JITCodeLibrary):

@@ -16,15 +16,15 @@ from .helper import Helper, Spare
 class Job:
     """Something to make, called ``key``, by ``here`` in this process or by a helper that gets ``message``.
 
-    ``needs`` is the key of what must be there before, and is given to both. ``done`` is called with the result, in whatever thread.
+    ``needs`` are the keys of what must be there before, and is given to both. ``done`` is called with the result, in whatever thread.
     Of several the one with the largest ``size`` is made first, so that all processes are done at about the same time.
     """
 
     key: Hashable
-    here: Callable[[bytes], bytes]
-    message: Callable[[bytes], Sequence[bytes]]
+    here: Callable[[Sequence[bytes]], bytes]
+    message: Callable[[Sequence[bytes]], Sequence[bytes]]
     done: Callable[[bytes], None]
-    needs: Hashable = None
+    needs: tuple[Hashable, ...] = ()
     size: int = 0
 
 
@@ -33,7 +33,7 @@ class Jobs:
     """A queue of jobs, and the helpers that take from it. Thread-safe; ``close`` ends all processes and threads."""
 
     results: dict[Hashable, bytes]
-    """What is there; under None, which is what a job needs that needs nothing, there is nothing."""
+    """What is there."""
     helper_seconds: float = 0.0
     """How long helpers worked."""
     spare: Spare = field(default_factory=Spare)
@@ -44,9 +44,6 @@ class Jobs:
     _helpers: list[tuple[Helper, threading.Thread]] = field(default_factory=list)
     _changed: threading.Condition = field(default_factory=threading.Condition)
     _closed: bool = False
-
-    def __post_init__(self) -> None:
-        self.results[None] = b""
 
     def add(self, job: Job) -> None:
         with self._changed:
@@ -95,17 +92,20 @@ class Jobs:
 
     def _take(self, *, roots_first: bool) -> Job | None:
         """A job that can be done now; helpers do first what others need. The lock is held."""
-        ready = (job for job in self._queue if job.needs in self.results)
-        job = min(ready, key=lambda job: ((job.needs is None) != roots_first, -job.size), default=None)
+        ready = (job for job in self._queue if all(key in self.results for key in job.needs))
+        job = min(ready, key=lambda job: ((not job.needs) != roots_first, -job.size), default=None)
         if job is not None:
             self._queue.remove(job)
             self._running.add(job.key)
         return job
 
+    def _needed(self, job: Job) -> list[bytes]:
+        return [self.results[key] for key in job.needs]
+
     def _work(self, job: Job) -> None:
         """Does a job in this process."""
         try:
-            result = job.here(self.results[job.needs])
+            result = job.here(self._needed(job))
             job.done(result)
         except Exception as error:
             self._fail(job, error)
@@ -122,7 +122,7 @@ class Jobs:
         while (job := self._wait_for_job()) is not None:
             start = time.perf_counter()
             try:
-                result = helper.ask(*job.message(self.results[job.needs]))
+                result = helper.ask(*job.message(self._needed(job)))
                 if result is not None:
                     job.done(result)
                     with self._changed:
@@ -159,7 +159,7 @@ class Jobs:
     def _fail(self, job: Job, error: Exception) -> None:
         with self._changed:
             self._running.discard(job.key)
-            stuck = [other for other in self._queue if other.needs == job.key]
+            stuck = [other for other in self._queue if job.key in other.needs]
             for other in stuck:
                 self._queue.remove(other)
             self._failed.update((other.key, error) for other in (job, *stuck))

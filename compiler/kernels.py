@@ -181,11 +181,11 @@ class Kernels:
         with _naming(request):
             with progress.stage("emit", quiet=True):
                 module = emit_kernel(request.source, self.target)
-            loops = self._loops_of(jobs, module, request)
+            loops = tuple(self._loops_of(jobs, rank, request) for rank in module.needs)
 
-        def object_code(text: bytes) -> bytes:
+        def object_code(texts: Sequence[bytes]) -> bytes:
             with _naming(request), progress.stage("llvm", quiet=True):
-                return module.object_code(text.decode())
+                return module.object_code(texts)
 
         digest = request.key.digest
         keep = partial(self._keep, request, module)
@@ -195,22 +195,24 @@ class Kernels:
         if self.spare or count % HELPED == 0:
             jobs.start(min(available_cpus() - 1, max(1, count // HELPED)))
 
-    def _loops_of(self, jobs: Jobs, module: KernelModule, request: KernelRequest) -> Hashable:
-        """The key of the loops that ``module`` calls. A helper compiles them unless this process has imported Numba already."""
-        key = ("loops", *module.ranks)
+    def _loops_of(self, jobs: Jobs, rank: int, request: KernelRequest) -> Hashable:
+        """The key of so many loops over tasks. A helper compiles them unless this process has imported Numba already."""
+        from ..codegen.kernel import loops_over_tasks
+
+        key = ("loops", rank)
         if key in jobs.results or key in self._asked:
             return key
 
-        def compile_here(_: bytes) -> bytes:
+        def compile_here(_: Sequence[bytes]) -> bytes:
             with _naming(request), progress.stage("numba", quiet=True):
-                return module.loops().encode()
+                return loops_over_tasks(rank).encode()
 
         def keep(text: bytes) -> None:
             _loops[key] = text
 
-        job = Job(key, compile_here, lambda _: [b"loops", *(str(rank).encode() for rank in module.ranks)], keep)
+        job = Job(key, compile_here, lambda _: [b"loops", str(rank).encode()], keep)
         if "numba.core.compiler" in sys.modules:
-            keep(compile_here(b""))
+            keep(compile_here(()))
             jobs.results[key] = _loops[key]
         else:
             jobs.add(job)
