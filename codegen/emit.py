@@ -34,6 +34,8 @@ _TWICE = 2
 _LONG = 32
 """From so many iterations on, such a loop is unrolled after everything else is optimized (``objects``), when nothing is kept between
 iterations any more: counters and addresses then take fewer of the instructions that a core starts in a cycle."""
+_LEAST_HALF = 4
+"""Lanes of the shortest vector that takes the place of one that is longer than a loop."""
 _TIMES = (4, 3, 2)
 """How often, the first that leaves no rest."""
 
@@ -255,14 +257,30 @@ class Emitter(Values):
                 mask = b.icmp_signed("<", iota, splat(b, b.sub(end, start), count))
                 self.vector_body(loop, start, count, mask, partials)
             return
-        if is_zero(start) or not self.may_overlap(loop):
+        if not self.may_overlap(loop):
             self.one_by_one(loop, start, end)
+            return
+        if is_zero(start):
+            self.half_vectors(loop, end, count, partials)
             return
         with b.if_then(b.icmp_signed("<", start, end)), b.if_else(b.icmp_signed("<", I64(0), start)) as (then, orelse):
             with then:
                 self.overlapping_vector(loop, start, end, count, partials)
             with orelse:
-                self.one_by_one(loop, start, end)
+                self.half_vectors(loop, end, count, partials)
+
+    def half_vectors(self, loop: ir.For, end: ll.Value, count: int, partials: dict[ir.Var, ll.Cell]) -> None:
+        """Fewer iterations than a vector: one by one, unless each is long; then two halves of a vector, if there are as many."""
+        b, half = self.builder, count // 2
+        if half < _LEAST_HALF or partials or not any(isinstance(stmt, ir.For) for stmt in ir.statements(loop.body)):
+            self.one_by_one(loop, I64(0), end)
+            return
+        with b.if_else(b.icmp_signed(">=", end, I64(half))) as (then, orelse):
+            with then, self.counted(I64(0), end, half, f"{loop.var.name}.half") as i:
+                last = b.sub(end, I64(half))
+                self.vector_body(loop, b.select(b.icmp_signed("<", i, last), i, last), half, None, {})
+            with orelse:
+                self.one_by_one(loop, I64(0), end)
 
     def may_overlap(self, loop: ir.For) -> bool:
         return not self.target.masked and not has_registers(loop.body) and repeatable(loop.body, self.shared)

@@ -34,6 +34,27 @@ def squares(n: ir.Expr) -> LoopNest:
     return LoopNest("squares", (x, y), (Declare(total, Const(0.0, F32)), For(i, n, body, "vector"), Store(y, (n,), total)))
 
 
+def powers(n: ir.Expr, times: ir.Expr) -> LoopNest:
+    """y = x ** (times + 1), factor by factor: what has a loop inside is done in halves of a vector where there are fewer than a vector"""
+    x, y, i, k = buffer("x", "input", n), buffer("y", "output", n), Var("i", extent=n), Var("k", extent=times)
+    product = Var("product", F32)
+    inner = For(k, times, (Assign(product, product * x(i)),), "serial")
+    body = (For(i, n, (Declare(product, x(i)), inner, Store(y, (i,), product)), "vector"),)
+    return LoopNest("powers", (x, y), body)
+
+
+@pytest.mark.parametrize("constant", [False, True])
+@pytest.mark.parametrize("n", range(1, 10))
+def test_loops_inside(n: int, constant: bool) -> None:
+    source = source_of(powers(extent(n, constant=constant), ir.Param("times", 3)))
+    x = np.arange(1, n + 1, dtype=np.float32)
+    for run in (compiled, interpreted):
+        y = np.zeros(n, np.float32)
+        extents = np.array([0, *(p.hint for p in source.params)], np.int64)
+        assert run(source, [x, y], extents) == 0
+        assert y.tolist() == (x**4).tolist()
+
+
 @pytest.mark.parametrize("constant", [False, True])
 @pytest.mark.parametrize("n", SIZES)
 def test_elements(n: int, constant: bool) -> None:
