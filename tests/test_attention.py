@@ -160,6 +160,31 @@ def test_rows_without_keys(queries: int, least: float) -> None:
     it.agrees(it.finished())
 
 
+@pytest.mark.parametrize("least", [-np.inf, LOWEST, -2.5e38, -1e30, np.nan])
+@pytest.mark.parametrize("shown", [0, 9])
+def test_keys_hidden_from_all_queries(shown: int, least: float) -> None:
+    it = Model((1, 2, 9, 17, 8, 9)).scaled()
+    it.step("Add", it.feed("mask", np.where(np.arange(17) < shown, values(17), least).astype(np.float32)))
+    it.agrees(it.finished())
+
+
+@pytest.mark.parametrize("scale", [-0.3, 1e9])
+@pytest.mark.parametrize(
+    "steps", ["Mul", "rMul", "Div", "Mul Div", "Mul Sub", "Mul rSub", "Add Mul", "Mul Add Add", "Mul Tanh"]
+)
+def test_steps_in_any_order(steps: str, scale: float) -> None:
+    it = Model((1, 2, 9, 33, 8, 8))
+    it.feeds["q"] /= np.float32(abs(scale) if "Div" not in steps else 1 / abs(scale))
+    it.const("scale", np.array(scale, np.float32))
+    for number, step in enumerate(steps.split()):
+        op = step.removeprefix("r")
+        operand = "scale" if op in ("Mul", "Div") else it.feed(f"m{number}", values(33 if number % 2 else 1, seed=number))
+        it.step(op, *{"Tanh": ()}.get(op, (operand, ".") if step != op else (".", operand)))
+    if steps == "Mul Div":
+        it.feeds["q"] /= np.float32(scale)
+    it.agrees(it.finished(), 1e-4)
+
+
 @pytest.mark.parametrize("queries", [1, 7, 16, 33])
 def test_rows_without_keys_are_cleared(queries: int) -> None:
     it = Model((1, 2, queries, 33, 8, 8)).scaled()

@@ -4,7 +4,8 @@
         for blocks of keys:
             for tiles of W queries:
                 p[j, w]  = score(sum_d k[d, j] * q[d, w])                 register tiles, rows of keys x lanes of queries
-                high'[w] = max(high[w], max_j p[j, w]);  shrink[w] = exp(high[w] - high'[w])
+                high'[w] = max(high[w], max_j p[j, w])                    before they are stored
+                shrink[w] = exp(high[w] - high'[w])
                 p[j, w]  = exp(p[j, w] - high'[w]);      sum[w] = sum[w] * shrink[w] + sum_j p[j, w]
                 y[e, w]  = y[e, w] * shrink[w] + sum_j v[j, e] * p[j, w]  register tiles, rows of features x lanes of queries
         y[w, e] = y[e, w] / sum[w]
@@ -204,8 +205,7 @@ class _Columns:
     def seen(self, tile: _Tile, k0: ir.Expr, n: ir.Expr) -> None:
         for number, memory in self.masks.items():
             self.turn(number, memory, tile, k0, n)
-        self.scores(tile, k0, n)
-        self.softmax(tile, n)
+        self.softmax(tile, n, self.scores(tile, k0, n))
         self.values(tile, k0, n)
 
     def turn(self, number: int, memory: ir.Buffer, tile: _Tile, k0: ir.Expr, n: ir.Expr) -> None:
@@ -218,9 +218,12 @@ class _Columns:
                 value = h.operand(number, tile.first + w, k0 + start + j)
                 b.store(memory, (start + j, w), h.as_number(h.as_score(value)))
 
-    def scores(self, tile: _Tile, k0: ir.Expr, n: ir.Expr) -> None:
-        """p[j, w] = score(sum_d k[d, j] * q[d, w])"""
+    def scores(self, tile: _Tile, k0: ir.Expr, n: ir.Expr) -> ir.Buffer:
+        """p[j, w] = score(sum_d k[d, j] * q[d, w]); gives high'."""
         b, h = self.b, self.h
+        high = b.registers("high", h.dtype, (1, tile.width))
+        with b.loop("w", tile.lanes, "vector") as w:
+            b.store(high, (ir.ZERO, w), self.high(tile.t, w))
         rows = min(self.rows(tile.width), h.n)
         row, column = ir.Var("r", extent=ir.Const(rows)), ir.Var("w", extent=tile.lanes)
         depth = ir.Var("d", extent=self.d)
@@ -240,9 +243,12 @@ class _Columns:
                 score = h.score(total, read)
                 if self.last is not None:
                     score = ir.select(ir.cast(k0 + j, h.dtype) <= self.last(tile.t, column), score, float("-inf"))
+                score = b.let("score", score)
                 b.store(self.p, (j, column), score)
+                b.store(high, (ir.ZERO, column), ir.Binary("max_fast", high(ir.ZERO, column), score))
 
             register_tile(b, row, column, loops, self.k(d, k0, j) * self.q(tile.t, d, column), store, parts=parts)
+        return high
 
     def k(self, d: ir.Expr, k0: ir.Expr, j: ir.Expr) -> ir.Expr:
         """Feature ``d`` of key ``j`` of the block that starts at ``k0``."""
@@ -251,15 +257,12 @@ class _Columns:
     def v(self, k0: ir.Expr, j: ir.Expr, e: ir.Expr) -> ir.Expr:
         return self.copies[2](j, e) if 2 in self.copies else self.h.v(k0 + j, e)
 
-    def softmax(self, tile: _Tile, n: ir.Expr) -> None:
-        """Scores to exponentials, and the maxima and sums so far."""
+    def softmax(self, tile: _Tile, n: ir.Expr, highest: ir.Buffer) -> None:
+        """Scores to exponentials, and the sums so far."""
         b, h, p, t = self.b, self.h, self.p, tile.t
         with b.loop("w", tile.lanes, "vector") as w:
-            before = b.let("before", self.high(t, w))
-            high = b.scalar("highest", before)
-            with b.loop("j", n) as j:
-                b.assign(high, ir.Binary("max_fast", high, p(j, w)))
-            shrink = b.let("factor", h.power(before - high))
+            high = b.let("highest", highest(ir.ZERO, w))
+            shrink = b.let("factor", h.power(self.high(t, w) - high))
             total = b.scalar("total", ir.Const(0.0, h.dtype))
             with b.loop("j", n) as j:
                 power = b.let("power", h.power(p(j, w) - high))
