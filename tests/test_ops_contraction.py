@@ -47,14 +47,20 @@ def test_matmul(m: int, k: int, n: int, constant: bool) -> None:
     n=st.sampled_from([1, 7, 24, 33, 100, 300]),
     constant=st.booleans(),
     turned=st.booleans(),
+    last=st.sampled_from(["Identity", "Relu", "Sqrt", "Add"]),
 )
-def test_long_sums_are_sums_of_parts(m: int, k: int, n: int, constant: bool, turned: bool) -> None:
-    """Parts of the sum over all rows of a task, whatever rows and columns are left over; bias and activation at the end, once."""
+def test_long_sums_are_sums_of_parts(m: int, k: int, n: int, constant: bool, turned: bool, last: str) -> None:
+    """Parts of the sum over all rows of a task, whatever rows and columns are left over; bias and activation at the end, once, with the
+    last part where they are few operations that read nothing else."""
     a, b, c = (np.abs(values(*shape, seed=i)) for i, shape in enumerate([(m, k), (n, k) if turned else (k, n), (n,)]))
-    nodes = [oh.make_node("Gemm", ["a", "b", "c"], ["s"], transB=int(turned)), oh.make_node("Sqrt", ["s"], ["y"])]
+    operands = ["s", "r"] if last == "Add" else ["s"]
+    nodes = [oh.make_node("Gemm", ["a", "b", "c"], ["s"], transB=int(turned)), oh.make_node(last, operands, ["y"])]
     inputs: dict[str, Any] = {"a": ["M", k]} if constant else {"a": ["M", "K"], "b": list(b.shape)}
+    feeds = {"a": a} if constant else {"a": a, "b": b}
+    if last == "Add":
+        inputs["r"], feeds["r"] = ["M", n], values(m, n, seed=3)
     model = make_model(nodes, inputs, ["y"], {"b": b, "c": c} if constant else {"c": c})
-    agrees(model, {"a": a} if constant else {"a": a, "b": b})
+    agrees(model, feeds)
 
 
 @pytest.mark.parametrize(("channels", "filters", "size", "kernel", "stride"), [

@@ -3,7 +3,6 @@
     y[i, h, r, v] = sum_k a[i, h, r, k] * b[i, k, v]
 
     for i, v.o, h.o in parallel:                     outer axes, blocks of the vector axis, blocks of the rows
-        totals[h, r, V] = 0
         for k.o:                                     parts of the sum, so long that a part of b stays in the first cache
             for h, r.o:                              blocks of the row axis
                 acc[R, V] = 0                        R x V / lanes vector registers
@@ -11,8 +10,8 @@
                     for r in unroll(R):
                         for v in vector(V):
                             acc[r, v] += a[i, h, r.o * R + r, k] * b[i, k, v.o * V + v]
-                totals[h, r.o * R + r, v] += acc[r, v]
-        y[i, h, r, v.o * V + v] = finish(totals[h, r, v])
+                totals[h, r.o * R + r, v] += acc[r, v]                                        in the first part: = acc[r, v]
+                in the last part, instead: y[i, h, r.o * R + r, v.o * V + v] = finish(totals[h, r.o * R + r, v] + acc[r, v])
 
 A short sum is one part: it is finished from the registers, without ``totals``. What is left of the row and the vector axis after
 whole blocks gets a tile of its own size. Constant operands are packed in the order in which the loops read them; operands that do not

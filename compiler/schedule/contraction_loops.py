@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from ...ir import loops as ir
-from ..ops.builder import neutral
 from .chunks import chunks
 from .contraction import Contraction, depends
 from .contraction_sums import Sum, sum_loops
@@ -23,12 +22,17 @@ _STREAMS = 4
 """Streams that memory should deliver at a time: one alone reaches 19 GB/s where four reach 24 (Zen 3), with or without prefetches."""
 _ROWS = 32
 """Rows that pay for a copy of what they all read."""
+_FEW_STEPS = 6
+"""Operations on a total, at most, that a tile does for each of its elements; with more they are a loop of their own, not unrolled."""
 
 Place = tuple[ir.Expr, ...]
 At = Callable[[ir.Expr], tuple[Place, Place]]
 """From a row of a tile to its place in the result and in the totals."""
-Write = Callable[[Place, Place, ir.Expr, Callable[[ir.Expr], ir.Expr]], None]
+Finish = Callable[[ir.Expr], ir.Expr]
+Write = Callable[[Place, Place, ir.Expr, Finish], None]
 """Emits what happens to a sum, given its place in the result and in the totals, and what finishes it."""
+Cases = Sequence[tuple[ir.Expr, Write]]
+"""What happens instead where conditions hold, of which the first counts."""
 
 
 def emit_blocks(a: Contraction, blocks: ColumnBlocks, widest: int) -> None:
@@ -108,15 +112,52 @@ class _Emission:
         totals = b.scratch(
             "totals", a.term.dtype, (self.bands.length * self.tasks.group, rows, ir.Const(self.blocks.registers.columns))
         )
-        with b.nested(self.side):
-            self._each_row(lambda _, cell: b.store(totals, cell, neutral("add", a.term.dtype)))
+
+        def write(place: Place, cell: Place, finish: Finish) -> None:
+            a.lowering.write(a.tensor.name, place, finish(ir.Load(totals, cell)))
+
+        at_once = self._finishes_at_once(write)
         with b.nested((*self.sum.parts, *self.side)):
             self._pack_scratch()
-            self._each_tile(lambda _, cell, total, finish: b.store(totals, cell, ir.Load(totals, cell) + total))
-        with b.nested(self.side):
-            self._each_row(
-                lambda place, cell: a.lowering.write(a.tensor.name, place, a.define(*place).finish(ir.Load(totals, cell)))
-            )
+            self._each_tile(*self._by_part(totals, at_once))
+        if not at_once:
+            with b.nested(self.side):
+                self._each_row(lambda place, cell: write(place, cell, a.define(*place).finish))
+
+    def _by_part(self, totals: ir.Buffer, at_once: bool) -> tuple[Write, Cases]:
+        """What a tile does with the sum of one part of many, and what instead with that of the first and, if it is finished ``at_once``, of
+        the last."""
+        a, b = self.a, self.b
+        part = self.sum.parts[0]
+        assert part.extent is not None
+
+        def keep(_: Place, cell: Place, total: ir.Expr, finish: Finish) -> None:
+            b.store(totals, cell, total)
+
+        def add(_: Place, cell: Place, total: ir.Expr, finish: Finish) -> None:
+            b.store(totals, cell, ir.Load(totals, cell) + total)
+
+        def end(place: Place, cell: Place, total: ir.Expr, finish: Finish) -> None:
+            a.lowering.write(a.tensor.name, place, finish(b.let("sum", ir.Load(totals, cell) + total)))
+
+        first = (part.eq(0), keep)
+        if not at_once:
+            return add, [first]
+        if ir.is_const(part.extent, 2):
+            return end, [first]
+        return add, [first, (part.eq(part.extent - 1), end)]
+
+    def _finishes_at_once(self, write: Callable[[Place, Place, Finish], None]) -> bool:
+        """Whether a total is best finished as soon as it is known: that takes few operations, and reads nothing for this element alone,
+        which would come late."""
+        row = ir.Var("row", extent=self.row_extent)
+        place = self._place(ir.ZERO, row)
+        with self.b.collect() as body:
+            write(place, (ir.ZERO, row, self.column), self.a.define(*place).finish)
+        steps = [x for stmt in ir.statements(tuple(body)) for e in ir.expressions(stmt) for x in ir.walk(e)]
+        reads = [e for e in steps if isinstance(e, ir.Load) and e.buffer.scope != "scratch" and depends(e, row)]
+        works = [e for e in steps if isinstance(e, ir.Binary | ir.Unary) and e.dtype is self.a.term.dtype]
+        return not reads and not any(isinstance(e, ir.Unary) for e in works) and len(works) <= _FEW_STEPS
 
     @property
     def row_extent(self) -> ir.Expr:
@@ -164,20 +205,20 @@ class _Emission:
         with self._each_band() as (inner, band), self._loop("row", rows) as row, self._columns():
             emit(self._place(band, first + row), (self._outermost(inner), row, self.column))
 
-    def _each_tile(self, write: Write) -> None:
+    def _each_tile(self, write: Write, others: Cases = ()) -> None:
         """Loops over the tiles of a task, those with fewer rows last."""
         with self._each_band() as (inner, band):
             if self.tiles:
                 with self._loop("ro", self.strips.here) as tile:
                     first = (self.strips.first + tile) * self.height
                     share = inner * self.strips.here + tile if isinstance(inner, ir.Var) else tile
-                    self._tile(self.height, self._at(inner, band, first, tile * self.height), write, share)
+                    self._tile(self.height, self._at(inner, band, first, tile * self.height), write, others, share)
             if self.rest and isinstance(self.strips.number, ir.Var):
                 with self.b.when(self.strips.number.eq(self.strips.count - 1)):
                     done = (self.whole - self.strips.first) * self.height
-                    self._tile(self.rest, self._at(inner, band, self.whole * self.height, done), write)
+                    self._tile(self.rest, self._at(inner, band, self.whole * self.height, done), write, others)
             elif self.rest:
-                self._tile(self.rest, self._at(inner, band, self.whole * self.height, self.whole * self.height), write)
+                self._tile(self.rest, self._at(inner, band, self.whole * self.height, self.whole * self.height), write, others)
 
     def _at(self, inner: ir.Expr, band: ir.Expr, first: ir.Expr, local: ir.Expr) -> At:
         """From a row of a tile to its place in the result and in the totals."""
@@ -189,9 +230,9 @@ class _Emission:
 
     # --- one tile --------------------------------------------------------------------------------------------------------------
 
-    def _tile(self, rows: int, at: At, write: Write, share: ir.Expr | None = None) -> None:
-        """Sums in registers, then ``write`` for every element of the tile. The tile with number ``share`` in its task asks for its share
-        of the next part of the weights."""
+    def _tile(self, rows: int, at: At, write: Write, others: Cases, share: ir.Expr | None = None) -> None:
+        """Sums in registers, then ``write``, or one of the ``others``, for every element of the tile. The tile with number ``share`` in its
+        task asks for its share of the next part of the weights."""
         a, b = self.a, self.b
         row: ir.Expr = ir.Var("r", extent=ir.Const(rows)) if rows > 1 else ir.ZERO
         place, cell = at(row)
@@ -220,7 +261,11 @@ class _Emission:
             for part in parts:
                 part.inside(b)
 
-        register_tile(b, row, self.column, loops, term, lambda total: write(place, cell, total, reduce.finish), ahead=ahead)
+        def store(way: Write) -> Callable[[ir.Expr], None]:
+            return lambda total: way(place, cell, total, reduce.finish)
+
+        cases = [(condition, store(way)) for condition, way in others]
+        register_tile(b, row, self.column, loops, term, store(write), others=cases, ahead=ahead)
 
     def _parts_ahead(self, term: ir.Expr, loops: tuple[ir.Var, ...], row: ir.Var, share: ir.Expr | None) -> list[PartAhead]:
         """The parts of the weights that come next, where there are more than one."""

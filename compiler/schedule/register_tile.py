@@ -19,6 +19,9 @@ from ..ops.builder import Builder, neutral
 PART = 256
 """Products that are summed in one go; longer sums are sums of such parts."""
 
+Store = Callable[[ir.Expr], None]
+"""Emits what happens to the sum of an element."""
+
 
 def register_tile(
     b: Builder,
@@ -26,14 +29,16 @@ def register_tile(
     column: ir.Var,
     loops: Sequence[ir.Var],
     term: ir.Expr,
-    store: Callable[[ir.Expr], None],
+    store: Store,
     *,
+    others: Sequence[tuple[ir.Expr, Store]] = (),
     parts: int = 0,
     ahead: Callable[[], None] | None = None,
 ) -> None:
     """Emits the sum of ``term`` over ``loops`` in each cell of a tile, ``row`` (unused where its extent is 1) x ``column``, and what
-    ``store`` does with the sum. The first ``parts`` of the loops are over parts that are summed first (see ``in_parts``). ``ahead`` emits
-    what stands at the start of the first loop, before those inside it."""
+    ``store`` does with the sum, or instead of it the first of the ``others`` whose condition holds. The first ``parts`` of the loops are
+    over parts that are summed first (see ``in_parts``). ``ahead`` emits what stands at the start of the first loop, before those inside
+    it."""
     rows, columns = (ir.hint(v.extent) if v.extent is not None else 1 for v in (row, column))
     cell = (row if rows > 1 else ir.ZERO, column)
 
@@ -68,7 +73,18 @@ def register_tile(
             add(total, part(*cell))
     else:
         sum_into(total, loops)
-    each(lambda: store(total(*cell)))
+
+    def end(cases: Sequence[tuple[ir.Expr, Store]]) -> None:
+        if not cases:
+            each(lambda: store(total(*cell)))
+            return
+        condition, other = cases[0]
+        with b.when(condition):
+            each(lambda: other(total(*cell)))
+        with b.otherwise():
+            end(cases[1:])
+
+    end(others)
 
 
 def in_parts(loops: list[ir.Var], values: list[ir.Expr], most: int = PART) -> tuple[list[ir.Var], list[ir.Expr], int]:
