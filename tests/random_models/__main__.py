@@ -1,37 +1,45 @@
-"""`python -m tests.random_models FIRST LAST`: compiles and runs the models of a range of seeds, each on one thread and on two."""
+"""`python -m tests.random_models FIRST LAST [--kind KIND]`: judges a model for each seed, in processes that may die of it."""
 
 from __future__ import annotations
 
 import sys
 import time
+from types import ModuleType
 
 import click
 import onnx.printer
 
-from .judging import grow, problems
+from . import judging, judging_calls, judging_damage, judging_guards, judging_operators, judging_twists
+from .children import judged
+
+KINDS: dict[str, ModuleType] = {
+    "models": judging,
+    "twists": judging_twists,
+    "operators": judging_operators,
+    "calls": judging_calls,
+    "guards": judging_guards,
+    "damage": judging_damage,
+}
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("first", type=int)
 @click.argument("last", type=int)
+@click.option("--kind", type=click.Choice(list(KINDS)), default="models", show_default=True, help="What is made of a seed.")
 @click.option("--show", is_flag=True, help="Print the models, run nothing.")
-def main(first: int, last: int, show: bool) -> None:
+@click.option("--seconds", default=120.0, show_default=True, help="After so long without a result a model hangs.")
+def main(first: int, last: int, kind: str, show: bool, seconds: float) -> None:
     """Judge the models of the seeds FIRST to LAST; exits with 1 when one failed."""
+    module = KINDS[kind]
+    if show:
+        for seed in range(first, last + 1):
+            print(f"# seed {seed}\n{onnx.printer.to_text(module.shown(seed))}")
+        return
     failed, started = 0, time.monotonic()
-    for seed in range(first, last + 1):
-        if show:
-            print(f"# seed {seed}\n{onnx.printer.to_text(grow(seed).model())}")
-            continue
-        for threads in (1, 2):
-            try:
-                found = problems(seed, threads)
-            except Exception as error:
-                found = [f"{type(error).__name__}: {error}"]
-            failed += bool(found)
-            for problem in found:
-                print(f"seed {seed}, {threads} threads: {problem}", flush=True)
-    if not show:
-        print(f"{last - first + 1} models, {failed} failures, {time.monotonic() - started:.0f} s")
+    for seed, problem in judged(module.problems, first, last, seconds):
+        failed += 1
+        print(f"seed {seed}: {problem}", flush=True)
+    print(f"{last - first + 1} of {kind}, {failed} failures, {time.monotonic() - started:.0f} s")
     sys.exit(bool(failed))
 
 

@@ -35,12 +35,21 @@ def grow(seed: int) -> Growing:
     return g
 
 
-def problems(seed: int, threads: int) -> list[str]:
-    """What is wrong with two calls of the model of ``seed`` on different inputs; a difference counts if ONNX's reference has it too."""
+def shown(seed: int) -> onnx.ModelProto:
+    return grow(seed).model()
+
+
+def problems(seed: int, *team: int) -> list[str]:
+    """What is wrong with two calls of the model of ``seed`` on different inputs, on as many threads as ``team`` says, one and two by
+    default; a difference counts if ONNX's reference has it too."""
     g = grow(seed)
     model = g.model()
-    f = loopnest.compile(model, threads=threads)
-    return [problem for call in range(2) for problem in _differences(model, f, _feeds(g, call))]
+    found: list[str] = []
+    for threads in team or (1, 2):
+        f = loopnest.compile(model, threads=threads)
+        each = [problem for call in range(2) for problem in _differences(model, f, _feeds(g, call))]
+        found += [f"{threads} threads: {problem}" for problem in each]
+    return found
 
 
 def _feeds(g: Growing, call: int) -> dict[str, np.ndarray]:
