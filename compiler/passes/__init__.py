@@ -16,6 +16,7 @@ from . import (
     reshapes,
     subsampling,
     taps,
+    widening,
 )
 from .common_subexpressions import merge_equal
 from .dead_code import remove_dead_code
@@ -77,6 +78,7 @@ PASSES: tuple[Pass, ...] = (
     rules_pass("lower_batch_norm", affine.batch_norm_alone, level=2),
     rules_pass("drop_dead_taps", taps.conv_without_dead_taps, level=2),
     rules_pass("subsample_first", subsampling.subsample_first, level=2),
+    rules_pass("widen_products", widening.widen_products, level=2),
     rules_pass("lower_recurrent", recurrent.project_inputs),
     rules_pass("lower_deformable", deformable.sample_and_convolve),
     rules_pass("simplify_arithmetic", activations.divide_by_constant, activations.small_power, level=2),
