@@ -64,6 +64,15 @@ class Plan:
     groups: tuple[Group, ...]
     notices: Notices
 
+    def repeated(self, images: int) -> Plan:
+        """The plan of one image for so many of them (``images.py``): the same program, walked once for each."""
+        program = self.program
+        inputs, outputs = (
+            tuple(spec.replace(shape=(images, *spec.extents[1:])) for spec in specs)
+            for specs in (program.inputs, program.outputs)
+        )
+        return replace(self, program=program.replace(inputs=inputs, outputs=outputs, images=images))
+
 
 def make_plan(
     graph: Graph,

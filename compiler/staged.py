@@ -26,6 +26,7 @@ from ..runtime.sequel import Sequel
 from . import host, progress
 from .engine import Engine
 from .host import HostStep, Value
+from .images import images_of
 from .seeds import draw_seeds, with_seeds
 from .sequels import sequel_of
 from .specialize import specialize, value_inputs
@@ -115,7 +116,8 @@ class Stage:
     def _make(owner: StagedGraph, inputs: Sequence[Value]) -> Stage:
         graph, engine = owner.graph, owner.engine
         with progress.stage("passes"):
-            special = specialize(graph, dict(zip(graph.inputs, inputs, strict=True)), owner.known)
+            given = dict(zip(graph.inputs, inputs, strict=True))
+            special = specialize(graph, given, owner.known)
         planned = special.graph
         engine.remaining(
             engine.named(graph.nodes), (*planned.nodes, *special.later), "nothing of it is left to compute for these inputs"
@@ -129,8 +131,10 @@ class Stage:
             arguments = tuple(n for n in planned.inputs if n not in planned.constants and _is_numeric(planned, n))
             part = Graph(planned.name, arguments, outputs, planned.nodes, planned.constants, planned.types)
             part, seeds = with_seeds(part)
+            whole = not ready and not waiting and not seeds and outputs == graph.outputs
+            images = images_of(graph, part, given, owner.known, engine.target) if whole else None
             with engine.kernels.compiling():
-                plan = engine.plan(part)
+                plan = engine.plan(part) if images is None else engine.plan(images.one).repeated(images.count)
                 native = engine.executable(plan)
             text = plan.program.as_table()
         steps = tuple(_host_step(node, planned, engine) for node in ready)

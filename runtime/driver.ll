@@ -17,7 +17,9 @@
   i64,  ; 4 max_extents    of any step, slot 0 included
   i64,  ; 5 scratch        bytes from the arena to the scratch of worker 0
   i64,  ; 6 scratch_stride bytes between the scratch of one worker and the next
-  i64   ; 7 n_tensors      inputs and outputs
+  i64,  ; 7 n_tensors      inputs and outputs
+  i64,  ; 8 images         how often a call walks the steps, each time on the next part of its inputs and outputs
+  i64   ; 9 strides        address of i64[n_tensors]: bytes from one such part to the next
 }
 
 ; One call of a program. bases: [0 (offsets are addresses: constants), arena, scratch of worker 0, inputs..., outputs...].
@@ -649,6 +651,30 @@ done:
   ret void
 }
 
+; The tensors of the next image: each base moves by its stride.
+define internal void @next_image(ptr %program, ptr %bases, i64 %n) {
+entry:
+  %strides.at = getelementptr %Program, ptr %program, i64 0, i32 9
+  %strides = load ptr, ptr %strides.at
+  %empty = icmp eq i64 %n, 0
+  br i1 %empty, label %done, label %next
+
+next:
+  %i = phi i64 [ 0, %entry ], [ %i.next, %next ]
+  %stride.at = getelementptr i64, ptr %strides, i64 %i
+  %base.at = getelementptr i64, ptr %bases, i64 %i
+  %stride = load i64, ptr %stride.at
+  %base = load i64, ptr %base.at
+  %moved = add i64 %base, %stride
+  store i64 %moved, ptr %base.at
+  %i.next = add i64 %i, 1
+  %more = icmp ult i64 %i.next, %n
+  br i1 %more, label %next, label %done
+
+done:
+  ret void
+}
+
 ; Runs `program` on `tensors` (addresses of its inputs, then of its outputs) in `memory` (arena and scratch), on `team` or, where that is
 ; null, on this thread. Returns the number of the first step that failed, and what it said in `failure`; -1 when none failed.
 define i64 @loopnest_run(ptr %program, ptr %tensors, ptr %memory, ptr %team, ptr %timestamps, ptr %failure) {
@@ -692,15 +718,30 @@ prepare:
   store i64 -1, ptr %failed.at
   %record.nbytes = mul i64 %workers, 32
   call void @llvm.memset.p0.i64(ptr %failures, i8 -1, i64 %record.nbytes, i1 false)
+  %images.at = getelementptr %Program, ptr %program, i64 0, i32 8
+  %images = load i64, ptr %images.at
+  br label %image
+
+image:
+  %number = phi i64 [ 1, %prepare ], [ %number.next, %following ]
   call void @dispatch(ptr %call, ptr %team)
   %failed = load atomic i64, ptr %failed.at monotonic, align 8
   %fine = icmp eq i64 %failed, -1
-  br i1 %fine, label %done, label %search
+  br i1 %fine, label %computed, label %search
+
+computed:
+  %left = icmp ult i64 %number, %images
+  br i1 %left, label %following, label %done
+
+following:
+  %number.next = add i64 %number, 1
+  call void @next_image(ptr %program, ptr %tensor.slots, i64 %n)
+  br label %image
 
 search:
-  %w = phi i64 [ 0, %prepare ], [ %w.next, %search ]
-  %first = phi ptr [ null, %prepare ], [ %first.next, %search ]
-  %least = phi i64 [ -1, %prepare ], [ %least.next, %search ]
+  %w = phi i64 [ 0, %image ], [ %w.next, %search ]
+  %first = phi ptr [ null, %image ], [ %first.next, %search ]
+  %least = phi i64 [ -1, %image ], [ %least.next, %search ]
   %record = getelementptr %Failure, ptr %failures, i64 %w
   %share.at = getelementptr %Failure, ptr %record, i64 0, i32 3
   %step = load i64, ptr %record

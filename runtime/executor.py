@@ -124,18 +124,20 @@ class Executable:
         return self._workspaces.trim()
 
     def profile(self, inputs: Sequence[np.ndarray], repeat: int = 20) -> Profile:
-        """Runs ``repeat`` times (after one more to warm up) and takes the median time of each step."""
+        """Runs ``repeat`` times (after one more to warm up) and takes the median time of each step, of several images that of the last
+        one times their number."""
         from .profile import Profile, StepTime
 
         stamps = np.zeros((repeat + 1, len(self.program.steps) + 1), np.int64)
         for row in stamps:
             self._call(inputs, None, address_of(row))
         steps = self.program.steps
-        each = np.median(np.diff(stamps[1:], axis=1), axis=0) / 1e6
-        total = float(np.median((stamps[1:, -1] - stamps[1:, 0]) / 1e6))
+        images = self.program.images
+        each = images * np.median(np.diff(stamps[1:], axis=1), axis=0) / 1e6
+        total = float(images * np.median((stamps[1:, -1] - stamps[1:, 0]) / 1e6))
         return Profile(
             tuple(
-                StepTime(step.name, step.op, step.kernel, float(ms), step.flops, step.bytes, step.layout)
+                StepTime(step.name, step.op, step.kernel, float(ms), images * step.flops, images * step.bytes, step.layout)
                 for step, ms in zip(steps, each, strict=True)
             ),
             total,
@@ -199,8 +201,9 @@ def _message(step: Step, code: int, value: int) -> str:
 
 def _tables(
     program: Program, addresses: Mapping[str, int], blobs: Sequence[int], threads: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """The native tables: int64[n_steps, 8], the fields of ``%Step`` in ``driver.ll``, and int64[...] of all arguments."""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The native tables: int64[n_steps, 8], the fields of ``%Step`` in ``driver.ll``, int64[...] of all arguments, and the bytes of
+    an image in each tensor."""
     steps: list[tuple[int, ...]] = []
     arguments: list[int] = []
     places = [_place(program, spec, blobs) for spec in program.buffers]
@@ -212,7 +215,8 @@ def _tables(
             base, start = places[buffer]
             arguments += [base, start + offset]
         arguments += step.extents
-    return np.array(steps, np.int64).reshape(len(steps), 8), np.array(arguments, np.int64)
+    strides = [spec.nbytes // program.images for spec in (*program.inputs, *program.outputs)]
+    return np.array(steps, np.int64).reshape(len(steps), 8), np.array(arguments, np.int64), np.array(strides, np.int64)
 
 
 def _makers(program: Program, recycled: Outputs) -> list[Maker]:
@@ -245,7 +249,7 @@ def _place(program: Program, spec: BufferSpec, blobs: Sequence[int]) -> tuple[in
             return _FIRST_TENSOR + len(program.inputs) + spec.index, spec.offset
 
 
-def _record(program: Program, tables: tuple[np.ndarray, np.ndarray], workers: int) -> tuple[np.ndarray, int]:
+def _record(program: Program, tables: tuple[np.ndarray, np.ndarray, np.ndarray], workers: int) -> tuple[np.ndarray, int]:
     """The native record of a program, and the bytes of a workspace: the arena, then the scratch of each worker."""
     scratch, stride = aligned(program.arena_nbytes), aligned(program.scratch_nbytes)
     record = (
@@ -257,6 +261,8 @@ def _record(program: Program, tables: tuple[np.ndarray, np.ndarray], workers: in
         scratch,
         stride,
         len(program.inputs) + len(program.outputs),
+        program.images,
+        address_of(tables[2]),
     )
     return np.array(record, np.int64), scratch + stride * workers
 

@@ -93,7 +93,11 @@ class Step(Frozen):
 
 
 class Program(Frozen):
-    """Everything to run but machine code and weights. ``constants`` are the sizes in bytes of the weight blobs."""
+    """Everything to run but machine code and weights. ``constants`` are the sizes in bytes of the weight blobs.
+
+    With several ``images``, inputs and outputs are so many parts, one behind the other; the steps compute one of them, with buffers in the
+    first, and are walked once for each.
+    """
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
@@ -102,6 +106,7 @@ class Program(Frozen):
     arena_nbytes: int = 0
     scratch_nbytes: int = 0
     constants: tuple[int, ...] = ()
+    images: int = 1
 
     @property
     def kernels(self) -> tuple[str, ...]:
@@ -120,6 +125,7 @@ class Program(Frozen):
                 arena_nbytes=data["arena_nbytes"],
                 scratch_nbytes=data["scratch_nbytes"],
                 constants=tuple(data["constants"]),
+                images=data.get("images", 1),
             )
             verify(program)
         except (KeyError, TypeError, AttributeError) as error:
@@ -132,6 +138,7 @@ class Program(Frozen):
             f"arena {self.arena_nbytes:,} B, scratch {self.scratch_nbytes:,} B a worker, constants {sum(self.constants):,} B"
         )
         lines = [f"program ({', '.join(map(str, self.inputs))}) -> ({', '.join(map(str, self.outputs))})", f"  {memory}"]
+        lines += [f"  one of {self.images} images after the other"] if self.images > 1 else []
         lines += [f"  %{number} = {_buffer_text(buffer)}" for number, buffer in enumerate(self.buffers)]
         lines += [f"  {number:4}: {_step_text(step)}" for number, step in enumerate(self.steps)]
         return "\n".join(lines)
@@ -139,8 +146,9 @@ class Program(Frozen):
     def as_table(self) -> str:
         """The steps as a table for users: operation, kernel, layout, arithmetic, traffic, ONNX nodes."""
         header = ("step", "op", "kernel", "layout", "MFLOP", "MB", "nodes")
-        rows = [_table_row(str(number), step) for number, step in enumerate(self.steps)]
-        flops, moved = sum(step.flops for step in self.steps), sum(step.bytes for step in self.steps)
+        steps = [step.replace(flops=self.images * step.flops, bytes=self.images * step.bytes) for step in self.steps]
+        rows = [_table_row(str(number), step) for number, step in enumerate(steps)]
+        flops, moved = sum(step.flops for step in steps), sum(step.bytes for step in steps)
         memory = f"arena {self.arena_nbytes / 1e6:.2f} MB, constants {sum(self.constants) / 1e6:.2f} MB"
         total = _table_row("", Step("", (), op="total", name=memory, flops=flops, bytes=moved))
         return format_table(header, [*rows, total], right=(0, 4, 5))
@@ -160,12 +168,16 @@ def _problems(program: Program) -> Iterator[str]:
             yield f"{tensor} has a negative extent"
     if not _naturals((program.arena_nbytes, program.scratch_nbytes, *program.constants)):
         yield "a size of memory is not a natural number"
+    images = program.images
+    if not _are((images,), int) or images < 1 or any(spec.nbytes % images for spec in (*program.inputs, *program.outputs)):
+        yield f"its inputs and outputs are no {images} images"
+        return
     sizes: dict[str, Sequence[int]] = {
         "arena": (program.arena_nbytes,),
         "scratch": (program.scratch_nbytes,),
         "constant": program.constants,
-        "input": [spec.nbytes for spec in program.inputs],
-        "output": [spec.nbytes for spec in program.outputs],
+        "input": [spec.nbytes // images for spec in program.inputs],
+        "output": [spec.nbytes // images for spec in program.outputs],
     }
     for number, buffer in enumerate(program.buffers):
         yield from (f"buffer %{number}: {problem}" for problem in _buffer_problems(buffer, sizes))
