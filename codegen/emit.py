@@ -15,7 +15,7 @@ from ..ir import loops as ir
 from . import arith, transpose
 from . import llvm as ll
 from .arith import I32, I64, splat
-from .bodies import accumulators, computes, constant_extent, has_registers, narrowest, reduced
+from .bodies import accumulators, computes, constant_extent, has_registers, narrowest, reduced, registers_of
 from .emit_state import Lanes, is_zero, number
 from .emit_values import Values
 from .tails import repeatable
@@ -341,7 +341,10 @@ class Emitter(Values):
 
 
 def times_of(loop: ir.For) -> int:
-    """How many iterations of a loop over a register tile become one: several where it is long and has no loops inside."""
+    """How many iterations of a loop over a register tile become one: several where it is long and has no loops inside. Not of
+    integers, whose products are instructions of their own: LLVM takes those of all iterations first, for which registers do not suffice."""
+    if any(buffer.dtype.is_integer for stmt in ir.statements(loop.body) for buffer in registers_of(stmt)):
+        return 1
     if not isinstance(loop.extent, ir.Const) or any(
         isinstance(s, ir.For) and s.kind == "serial" for s in ir.statements(loop.body)
     ):

@@ -55,7 +55,7 @@ def namespace() -> dict[str, Any]:
             names[dtype.name] = _Conversion(dtype, saturate=False)
             names[f"saturate_{dtype.name}"] = _Conversion(dtype, saturate=True)
             names[f"bits_{dtype.name}"] = _reader(dtype)
-    for name in ("minimum", "maximum", "divide", "rem", "shl", "shr", *BINARY):
+    for name in ("minimum", "maximum", "divide", "rem", "shl", "shr", "dot16", *BINARY):
         names[name] = _binary(_PRINTED.get(name, name))
     for name in ("neg", "abs", *UNARY):
         names[name] = _unary(name)

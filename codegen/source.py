@@ -220,7 +220,7 @@ class _Printer:
 
 _RESERVED = (
     *("share", "quotient", "remainder", "tile", "vector", "unroll", "range", "registers", "select", "prefetch"),
-    *("minimum", "maximum", "divide", "rem", "shl", "shr", "neg", "logical_not"),
+    *("minimum", "maximum", "divide", "rem", "shl", "shr", "dot16", "neg", "logical_not"),
     *(dtype.name for dtype in dtypes.ALL),
     *UNARY,
     *BINARY,

@@ -63,6 +63,9 @@ ISAS: tuple[Isa, ...] = (
 )
 _BY_NAME = {isa.name: isa for isa in ISAS}
 
+# Intrinsics by lanes of 32 bits.
+_PMADDWD = {4: "llvm.x86.sse2.pmadd.wd", 8: "llvm.x86.avx2.pmadd.wd", 16: "llvm.x86.avx512.pmaddw.d.512"}
+
 # Accumulators leave room for one row of vectors, a broadcast value and, without fused multiply-add, a product.
 REGISTER_TILES: dict[tuple[str, str], RegisterTile] = {
     (isa, dtype): tile
@@ -98,6 +101,11 @@ class Target:
     def lanes(self, bits: int) -> int:
         """Elements of ``bits`` bits in one vector register."""
         return max(1, self.vector_bits // bits)
+
+    def dot16(self, lanes: int) -> str | None:
+        """LLVM's name of the instruction for ``dot16`` on so many lanes of 32 bits, where the target has one."""
+        have = self.arch == "x86_64" and 32 * lanes <= _BY_NAME[self.isa].vector_bits
+        return _PMADDWD.get(lanes) if have else None
 
     @property
     def block(self) -> int:

@@ -210,6 +210,8 @@ class _Layouts:
                 if node.op == "MaxPool" and len(node.outputs) > 1 and node.outputs[1]:
                     return False
                 continue
+            if node.op == "Pairs":
+                continue
             if definition is None or definition.kind != "pointwise" or len(node.outputs) > 1:
                 return False
             if node.op in ("BatchNormalization", "PRelu"):
@@ -424,11 +426,13 @@ class _Layouts:
         return {}
 
     def flattens(self, group: Group) -> bool:
-        """Whether a convolution is a matrix product over all pixels: 1x1, stride 1, no halo anywhere."""
+        """Whether a convolution is a matrix product over all pixels: 1x1, stride 1, no halo anywhere. An image that is a constant is packed
+        by its own index."""
         node = group.anchor
         x, w, y = (self.tensors[n] for n in (*node.inputs[:2], node.outputs[0]))
         if (
             any(k != 1 for k in w.shape[2:])
+            or node.inputs[0] in self.constants
             or x.shape[2:] != y.shape[2:]
             or len(y.shape) < 4
             or (x.layout.block and not y.layout.block)

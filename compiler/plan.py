@@ -29,6 +29,7 @@ from .layout import LaidOut, assign_layouts
 from .likeness import Lookalikes, likeness, renamed
 from .lowering import Lowered, Lowering
 from .notices import Notices
+from .ops.pairs import is_of_pairs
 from .overrides import check_layouts, check_overrides, ineffective, without_illegal
 from .packing import PackedConstants, Packer
 from .placement import Places, place_parts
@@ -275,8 +276,11 @@ class Planner:
     def depth(self, node: Node) -> int:
         """Products summed into one element."""
         shapes = [self.tensors[name].shape for name in node.inputs[:2]]
+        each = 2 if is_of_pairs(node) else 1
         if node.op == "Conv":
-            return prod(shapes[1][1:])
+            return each * prod(shapes[1][1:])
+        if node.op == "MatMul":
+            return each * shapes[0][-1] if shapes[0] else 1
         if node.op == "Attention":
             queries, keys, values = (self.tensors[name].shape for name in node.inputs[:3])
             return keys[-1] * (queries[-1] + values[-1]) // values[-1]

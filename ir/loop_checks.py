@@ -167,6 +167,8 @@ class Checks:
                 self.sides(c, a, b)
             case ir.Unary(_, a) | ir.Binary(_, a, _) if is_narrow(a.dtype):
                 raise self.error(f"{e.op!r} is computed on {a.dtype}, which must be cast to float32 first")
+            case ir.Binary("dot16", a, _) if a.dtype is not dtypes.int32:
+                raise self.error(f"'dot16' is computed on {a.dtype}, not int32")
             case ir.Bitcast(a, dtype) if a.dtype.itemsize != dtype.itemsize:
                 raise self.error(f"the bits of a {a.dtype} are read as {dtype}")
             case _:

@@ -148,7 +148,8 @@ class Unary(Expr):
 @dataclass(frozen=True, slots=True, eq=False)
 class Binary(Expr):
     """``div`` truncates on integers; ``floordiv`` and ``mod`` are index arithmetic (floor); ``rem`` takes the dividend's sign (C);
-    ``min`` and ``max`` give NaN when either operand is NaN; ``shl``/``shr`` shift (logical on unsigned)."""
+    ``min`` and ``max`` give NaN when either operand is NaN; ``shl``/``shr`` shift (logical on unsigned);
+    ``dot16`` of int32 is the sum of the products of their halves, signed numbers of 16 bits."""
 
     op: str
     a: Expr

@@ -106,6 +106,13 @@ def _integer_power(a: Value, b: Value) -> Value:
     return np.where(negative & (np.abs(base) != 1), np.zeros_like(result), result).astype(base.dtype)[()]
 
 
+def _dot16(a: Value, b: Value) -> Value:
+    """The sum of the products of the halves of 32-bit integers, each half a signed number of 16 bits."""
+    low = [np.right_shift(np.left_shift(x, 16), 16) for x in (a, b)]
+    high = [np.right_shift(x, 16) for x in (a, b)]
+    return low[0] * low[1] + high[0] * high[1]
+
+
 _COMMON: dict[str, Callable[[Value, Value], Value]] = {
     "add": operator.add,
     "sub": operator.sub,
@@ -130,6 +137,7 @@ _INTEGER: dict[str, Callable[[Value, Value], Value]] = {
     "xor": operator.xor,
     "shl": np.left_shift,
     "shr": np.right_shift,
+    "dot16": _dot16,
 }
 _FLOAT: dict[str, Callable[[Value, Value], Value]] = {
     "div": operator.truediv,

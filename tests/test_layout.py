@@ -15,6 +15,7 @@ from loopnest.ir import loops as ir
 
 from .graphs import make_model, onnxruntime, values
 from .kernels import kernels_of
+from .operators import agree
 from .test_placement import n, steps
 
 EXTENTS = (1, 7, 8, 9, 15, 16, 17, 31, 33)
@@ -222,3 +223,12 @@ def test_a_layout_that_cannot_be_is_refused_with_what_is_legal(config: Any, mess
     with pytest.raises(loopnest.ConfigError) as caught:
         loopnest.compile(convolutions(32, 1, 9), config={**config, "vector_bits": 256})
     assert message in str(caught.value)
+
+
+def test_an_image_that_is_a_constant_keeps_its_rows() -> None:
+    """Products over all pixels as one row would pack it by an index that it does not have."""
+    x, w = (
+        np.random.default_rng(i).standard_normal(shape).astype(np.float32)
+        for i, shape in enumerate([(1, 6, 4, 5), (9, 6, 1, 1)])
+    )
+    agree("Conv", [x, w], constants=[0], rtol=1e-5, atol=1e-5)

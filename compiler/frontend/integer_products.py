@@ -1,6 +1,5 @@
 """Products of quantized integers that ONNX defines no function body for, in terms of simpler operators.
 
-    ConvInteger(x, w)    =>  Conv(int32(x) - x_zero, int32(w) - w_zero)
     QLinearConv(x, w)    =>  requantize(ConvInteger(x, w) + bias)
     QLinearMatMul(a, b)  =>  requantize(MatMulInteger(a, b))
 
@@ -21,22 +20,14 @@ Decomposition = Callable[[Node, Mapping[str, Type], Body], "Node | None"]
 """Adds nodes to the body and returns the last one, which makes the node's output; None where a type is not known."""
 
 
-def conv_integer(node: Node, types: Mapping[str, Type], body: Body) -> Node | None:
-    x, w, x_zero, w_zero = (node.input(i) for i in range(4))
-    rank = _rank(w, types)
-    if rank is None:
-        return None
-    data, weight = _shifted(x, x_zero, body, 0), _shifted(w, w_zero, body, rank)
-    return Node("Conv", (data, weight), node.outputs, node.attrs)
-
-
 def qlinear_conv(node: Node, types: Mapping[str, Type], body: Body) -> Node | None:
     x, x_scale, x_zero, w, w_scale, w_zero, y_scale, y_zero, bias = (node.input(i) for i in range(9))
     rank, dtype = _rank(w, types), _dtype(y_zero, types)
     if rank is None or dtype is None:
         return None
-    inputs = (_shifted(x, x_zero, body, 0), _shifted(w, w_zero, body, rank), *((bias,) if bias else ()))
-    product = body.emit("Conv", inputs, node.attrs)
+    product = body.emit("ConvInteger", (x, w, x_zero, w_zero), node.attrs)
+    if bias:
+        product = body.emit("Add", (product, _column(bias, body, rank - 1)))
     scale = _column(w_scale, body, rank - 1)
     return _requantized(product, (x_scale, scale, y_scale), y_zero, dtype, node, body)
 
@@ -52,7 +43,6 @@ def qlinear_matmul(node: Node, types: Mapping[str, Type], body: Body) -> Node | 
 
 
 _DECOMPOSITIONS: Mapping[str, Decomposition] = {
-    "ConvInteger": conv_integer,
     "QLinearConv": qlinear_conv,
     "QLinearMatMul": qlinear_matmul,
 }
@@ -84,15 +74,6 @@ def _cast(name: str, dtype: dtypes.DType, body: Body) -> str:
 def _column(name: str, body: Body, rank: int) -> str:
     """One number, or one per channel, as a tensor of ``rank`` axes that varies along the first."""
     return body.emit("Reshape", (name, body.constant([-1] + [1] * (rank - 1))))
-
-
-def _shifted(name: str, zero: str, body: Body, rank: int) -> str:
-    """The tensor less its zero point, in int32; with a ``rank``, there may be a zero point for each index of axis 0."""
-    value = _cast(name, dtypes.int32, body)
-    if not zero:
-        return value
-    shift = _cast(_column(zero, body, rank) if rank else zero, dtypes.int32, body)
-    return body.emit("Sub", (value, shift))
 
 
 def _requantized(product: str, scales: tuple[str, str, str], zero: str, dtype: dtypes.DType, node: Node, body: Body) -> Node:

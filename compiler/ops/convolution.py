@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby, product
+from itertools import groupby
+from itertools import product as combinations
 
 from ...ir import loops as ir
 from ...ir.graph import TensorType
 from .context import Op, Part, Reduce
 from .infer import Attributes, InferContext
+from .pairs import product_of
 from .registry import reduction
 
 
@@ -73,6 +75,9 @@ def conv(op: Op, index: tuple[ir.Expr, ...]) -> Reduce:
     return _element(op, index, every, padding(op, op.input(0).sizes[2:], dilated))
 
 
+reduction("Conv", domain="loopnest", infer=infer_conv)(conv)
+
+
 @dataclass(frozen=True)
 class Run:
     """``count`` places of an output axis from ``start`` on for which the same ``taps`` taps, from ``first`` on, read the image.
@@ -123,7 +128,7 @@ def runs_of(context: InferContext, out: Sequence[int]) -> tuple[tuple[Run, ...],
 
 def conv_by_regions(op: Op) -> list[Part]:
     """A convolution as regions of its result, each computed from those taps alone that do not lie in the padding there."""
-    return [_region(op, region) for region in product(*runs_of(op, op.out_sizes()[2:]))]
+    return [_region(op, region) for region in combinations(*runs_of(op, op.out_sizes()[2:]))]
 
 
 def _region(op: Op, region: Sequence[Run]) -> Part:
@@ -156,14 +161,14 @@ def _element(
     _, dilated = kernel_extents(op)
     pads, _ = padding(op, x.sizes[2:], dilated)
     strides, dilations = window(op, "strides", len(out)), window(op, "dilations", len(out))
-    groups = op.attr("group", 1)
+    product, groups = product_of(op.node), op.attr("group", 1)
     per_group_in, per_group_out = w.sizes[1], w.sizes[0] // groups
     group = ir.ZERO if groups == 1 else (c // per_group_out) * per_group_in
 
     def term(i: ir.Expr, *places: ir.Expr) -> ir.Expr:
         taps = [first + k for k, (first, _) in zip(places, live, strict=True)]
         at = [o * s + k * d - p for o, s, k, d, p in zip(out, strides, taps, dilations, pads, strict=True)]
-        return x.padded((n, group + i, *at), *((0, 0, *side) for side in beyond)) * w(c, i, *taps)
+        return product(x.padded((n, group + i, *at), *((0, 0, *side) for side in beyond)), w(c, i, *taps))
 
     def finish(total: ir.Expr) -> ir.Expr:
         return total + op.input(2)(c) if op.has(2) else total

@@ -8,6 +8,7 @@ from ...ir import loops as ir
 from ...ir.graph import TensorType
 from .context import Op, Operand, Reduce
 from .infer import InferContext, broadcast_shapes
+from .pairs import product_of
 from .registry import reduction
 
 
@@ -30,7 +31,11 @@ def matmul(op: Op, index: tuple[ir.Expr, ...]) -> Reduce:
     """y[..., m, n] = sum_k a[..., m, k] * b[..., k, n]"""
     a, b = op.input(0), op.input(1)
     left, right = factors(a, b, index)
-    return Reduce("add", (("k", depth(b)),), lambda k: a(*left(k)) * b(*right(k)))
+    product = product_of(op.node)
+    return Reduce("add", (("k", depth(b)),), lambda k: product(a(*left(k)), b(*right(k))))
+
+
+reduction("MatMul", domain="loopnest", infer=infer_matmul)(matmul)
 
 
 Place = Callable[[ir.Expr], tuple[ir.Expr, ...]]

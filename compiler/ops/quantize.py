@@ -5,16 +5,19 @@ A scale is one number, or one per index of an axis, or one per block of ``block_
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import prod
 
 from ...ir import dtypes
 from ...ir import loops as ir
 from ...ir.dtypes import DType
 from ...ir.graph import TensorType
-from .context import Op, Operand, Reduce
+from .builder import Builder
+from .context import Op
+from .convolution import infer_conv
 from .infer import InferContext
-from .matmul import depth, factors, infer_matmul
-from .registry import injective, reduction
+from .matmul import infer_matmul
+from .registry import injective, nest
 
 
 def _check_scale(context: InferContext) -> None:
@@ -91,7 +94,7 @@ def dequantize_linear(op: Op, index: tuple[ir.Expr, ...]) -> ir.Expr:
     return ir.cast(value, dtypes.float32) * ir.cast(_of_element(op, 1, index), dtypes.float32)
 
 
-def _infer_matmul_integer(context: InferContext) -> TensorType:
+def infer_matmul_integer(context: InferContext) -> TensorType:
     product = infer_matmul(context)
     for i in (0, 1):
         if context.has(2 + i):
@@ -107,25 +110,17 @@ def _column(shape: tuple[int, ...]) -> tuple[int, ...]:
     return (*shape, 1) if len(shape) == 1 and shape != (1,) else shape
 
 
-@reduction("MatMulInteger", infer=_infer_matmul_integer)
-def matmul_integer(op: Op, index: tuple[ir.Expr, ...]) -> Reduce:
-    """y[m, n] = sum_k (a[m, k] - a_zero[m]) * (b[k, n] - b_zero[n]), in int32"""
-    a, b = op.input(0), op.input(1)
-    left, right = factors(a, b, index)
-
-    def term(k: ir.Expr) -> ir.Expr:
-        return _shifted(op, a, 2, left(k)) * _shifted(op, b, 3, right(k))
-
-    return Reduce("add", (("k", depth(b)),), term)
+def infer_conv_integer(context: InferContext) -> TensorType:
+    product = infer_conv(replace(context, types=context.types[:2]))
+    zeros, filters = (context.shape(i) if context.has(i) else () for i in (2, 3))
+    if prod(zeros) != 1:
+        raise context.fail(f"the zero point of the input has shape {zeros}, expected one number")
+    if prod(filters) != 1 and filters != context.shape(1)[:1]:
+        raise context.fail(f"the zero point of the weight has shape {filters}, expected {context.shape(1)[:1]}")
+    return TensorType(dtypes.int32, product.shape)
 
 
-def _shifted(op: Op, operand: Operand, i: int, place: tuple[ir.Expr, ...]) -> ir.Expr:
-    """An element less its zero point, if there is one (input ``i``)."""
-    value = ir.cast(operand(*place), dtypes.int32)
-    if not op.has(i):
-        return value
-    zero = op.input(i)
-    shape = _column(zero.sizes) if i == 2 else zero.sizes
-    aligned = [ir.ZERO if size == 1 else at for size, at in zip(shape, place[len(place) - len(shape) :], strict=True)]
-    found = zero(*aligned[: zero.rank])
-    return value if isinstance(found, ir.Const) and found.value == 0 else value - ir.cast(found, dtypes.int32)
+@nest("MatMulInteger", infer=infer_matmul_integer)
+@nest("ConvInteger", infer=infer_conv_integer)
+def whole(op: Op, b: Builder) -> None:
+    raise AssertionError(f"{op.node} reached lowering as a whole: passes.integer_products takes it apart")

@@ -10,6 +10,7 @@ from . import (
     control_flow,
     deformable,
     identities,
+    integer_products,
     layer_norm,
     ranges,
     recurrent,
@@ -81,6 +82,7 @@ PASSES: tuple[Pass, ...] = (
     rules_pass("widen_products", widening.widen_products, level=2),
     rules_pass("lower_recurrent", recurrent.project_inputs),
     rules_pass("lower_deformable", deformable.sample_and_convolve),
+    rules_pass("lower_integer_products", integer_products.multiply_pairs, integer_products.convolve_pairs),
     rules_pass("simplify_arithmetic", activations.divide_by_constant, activations.small_power, level=2),
 )
 """What every model goes through: once on symbolic shapes, and again for each plan, when all shapes are numbers.

@@ -41,8 +41,8 @@ Define = Callable[..., Reduce]
 
 
 def is_contraction(reduce: Reduce, term: ir.Expr) -> bool:
-    """Whether a reduction is a sum of products, which is what a register tile is for."""
-    return reduce.op == "add" and reduce.first is None and isinstance(term, ir.Binary) and term.op == "mul"
+    """Whether a reduction is a sum of products, or of pairs of them, which is what a register tile is for."""
+    return reduce.op == "add" and reduce.first is None and isinstance(term, ir.Binary) and term.op in ("mul", "dot16")
 
 
 def lower_contraction(lowering: Lowering, op: Op, define: Define) -> bool:
@@ -177,7 +177,7 @@ class Contraction:
     def blocks(self) -> tuple[ColumnBlocks, ...]:
         """Blocks of the vector axis with their register tiles."""
         products = prod(ir.hint(v.extent) for v in self.reduced if v.extent is not None)
-        extent = Extent(self.rows, self.columns, products, self.block or 1)
+        extent = Extent(self.rows, self.columns, products, self.block or 1, fused=self.term.dtype.is_float)
         target, bits = self.lowering.target, self.term.dtype.bits
         known = cover(extent, target, bits, Tile())[0].registers
         legal = legal_tiles(target, bits, self.lowering.options.tile)

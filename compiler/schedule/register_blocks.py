@@ -18,6 +18,8 @@ _PER_CYCLE = 2
 """Multiply-adds, and loads, that a core starts in a cycle."""
 _LATENCY = 4.4
 """Cycles from a multiply-add to the next one that needs its result: four, which are seldom met exactly."""
+_ADDITION = 1.1
+"""The same from one addition of integers to the next: products do not wait for sums."""
 _AROUND = 12
 """Cycles of a tile apart from its products: registers cleared, results finished and stored, loops entered."""
 _WIDEST = 8
@@ -57,6 +59,8 @@ class Extent:
     columns: int
     products: int
     unit: int
+    fused: bool = True
+    """Whether the target's multiply-add, if it has one, does it: there is none for integers."""
 
 
 def legal_tiles(target: Target, bits: int, tile: Tile) -> dict[str, range]:
@@ -91,11 +95,10 @@ def _best(extent: Extent, target: Target, bits: int, tile: Tile) -> tuple[float,
         widths = [-(-min(tile.n, extent.columns) // unit) * unit]
     else:
         most = -(-extent.columns // unit) * unit
-        widths = [
-            v * lanes for v in range(_WIDEST, 0, -1) if v * lanes % unit == 0 and v * lanes <= most and _most_rows(target, v)
-        ]
+        held = {v * lanes: _most_rows(target, v, extent.fused) for v in range(_WIDEST, 0, -1)}
+        widths = [width for width, most_rows in held.items() if width % unit == 0 and width <= most and most_rows]
         rows = min(tile.m or 1, extent.rows)
-        widths = [width for width in widths if rows <= _most_rows(target, width // lanes)] or widths[-1:]
+        widths = [width for width in widths if rows <= held[width]] or widths[-1:]
     return min((_covered(extent, columns, target, lanes, tile) for columns in widths or [unit]), key=lambda way: way[0])
 
 
@@ -119,9 +122,9 @@ def _crowded(extent: Extent, rows: int, vectors: int, target: Target) -> bool:
     return often and extent.rows >= _MANY * rows and part > target.l1 * 3 // 4
 
 
-def _most_rows(target: Target, vectors: int) -> int:
+def _most_rows(target: Target, vectors: int, fused: bool = True) -> int:
     """Rows for which the registers suffice; a tile of one row multiplies by memory, and needs no registers for the vectors."""
-    free = target.vector_registers - 1 - (not target.fma)
+    free = target.vector_registers - 1 - (not (target.fma and fused))
     return max((free - vectors) // vectors, int(vectors < free))
 
 
@@ -130,14 +133,14 @@ def _rows(extent: Extent, vectors: int, target: Target, tile: Tile) -> tuple[flo
 
     def cycles(rows: int) -> float:
         tiles, rest = divmod(extent.rows, rows)
-        return sum(count * _cycles(n, vectors, extent.products, target) for count, n in ((tiles, rows), (1, rest)) if n)
+        return sum(count * _cycles(n, vectors, extent, target) for count, n in ((tiles, rows), (1, rest)) if n)
 
-    most = min(_most_rows(target, vectors), extent.rows)
+    most = min(_most_rows(target, vectors, extent.fused), extent.rows)
     rows = min(tile.m, extent.rows) if tile.m else min(range(max(1, most), 0, -1), key=cycles)
     return cycles(rows), rows
 
 
-def _cycles(rows: int, vectors: int, products: int, target: Target) -> float:
+def _cycles(rows: int, vectors: int, extent: Extent, target: Target) -> float:
     arithmetic = rows * vectors * (1 if target.fma else 2)
-    steady = max(arithmetic / _PER_CYCLE, (rows + vectors) / _PER_CYCLE, _LATENCY)
-    return steady + (_AROUND + rows * vectors) / max(1, products)
+    steady = max(arithmetic / _PER_CYCLE, (rows + vectors) / _PER_CYCLE, _LATENCY if extent.fused else _ADDITION)
+    return steady + (_AROUND + rows * vectors) / max(1, extent.products)
