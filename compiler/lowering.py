@@ -95,6 +95,8 @@ class Lowering:
     """Lines about the kernel that its text shows."""
     packings: list[Packing] = field(default_factory=list)
     extensions: list[Extension] = field(default_factory=list[Extension])
+    haloed: set[str] = field(default_factory=set[str])
+    """Outputs whose halo a schedule writes along with their elements."""
     choices: Choices = field(init=False)
 
     def __post_init__(self) -> None:
@@ -138,7 +140,7 @@ class Lowering:
 
     def _finish(self) -> Lowered:
         for name in self.group.outputs:
-            if self.tensors[name].layout.halo:
+            if self.tensors[name].layout.halo and name not in self.haloed:
                 self.builder.body[:] = _as_task(self.builder.body)
                 zero_halo(self, self.tensors[name], self.buffers[name])
         body = tuple(self.builder.body)

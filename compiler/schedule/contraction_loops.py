@@ -11,6 +11,7 @@ from .chunks import chunks
 from .contraction import Contraction, depends
 from .contraction_sums import Sum, sum_loops
 from .contraction_tasks import cut
+from .halo import zero_halo_of_rows
 from .prefetching import AHEAD, LINE, PartAhead, blocks_ahead, in_steps
 from .reduction import step_of
 from .register_blocks import ColumnBlocks
@@ -81,6 +82,7 @@ class _Emission:
         loops = [*(a.axes[i] for i in self.outer), *(v for v in (a.group, *inner) if isinstance(v, ir.Var))]
         with b.collect() as body:
             self._task()
+            self._zero_halo()
         nest: ir.Body = tuple(body)
         for var in reversed(loops or [ir.Var("once", extent=ir.ONE)]):
             assert isinstance(var, ir.Var) and var.extent is not None
@@ -158,6 +160,20 @@ class _Emission:
         reads = [e for e in steps if isinstance(e, ir.Load) and e.buffer.scope != "scratch" and depends(e, row)]
         works = [e for e in steps if isinstance(e, ir.Binary | ir.Unary) and e.dtype is self.a.term.dtype]
         return not reads and not any(isinstance(e, ir.Unary) for e in works) and len(works) <= _FEW_STEPS
+
+    def _zero_halo(self) -> None:
+        """The halo around the rows of the task, where these are whole rows of images in blocks of channels."""
+        a = self.a
+        if not a.block or len(a.axes) != 4 or (a.vector, a.band, a.row) != (1, 2, 3) or a.tensor.name in a.lowering.parts:
+            return
+        image, channel, *_ = (ir.substitute(i, {self.column: ir.ZERO}) for i in self._place(ir.ZERO, ir.ZERO))
+        for name in a.lowering.group.outputs:
+            tensor = a.lowering.tensors[name]
+            if tensor.layout.halo and tensor.layout.block == a.block and tensor.shape == a.tensor.shape:
+                a.lowering.haloed.add(name)
+                with self._loop("z", ir.Const(self.blocks.registers.columns // a.block)) as block:
+                    place = (image, channel // a.block + block)
+                    zero_halo_of_rows(a.lowering, tensor, a.lowering.buffers[name], place, self.bands.first, self.bands.here)
 
     @property
     def row_extent(self) -> ir.Expr:

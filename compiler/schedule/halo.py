@@ -1,6 +1,8 @@
 """The halo of a tensor: zeros around its spatial axes, written by whatever kernel makes the tensor.
 
 for n, c in parallel: rows above and below, then columns left and right, each a vector loop over what is contiguous
+
+A task that makes whole rows writes the halo around them itself, while their lines are in the cache.
 """
 
 from __future__ import annotations
@@ -26,6 +28,27 @@ def zero_halo(lowering: Lowering, tensor: Tensor, buffer: ir.Buffer) -> None:
     with b.loops("z", [lowering.extents(e) for e in tensor.physical[:2]], "parallel") as place:
         for starts, sizes in _slabs(lowering, tensor):
             _fill(b, whole, place, starts, sizes)
+
+
+def zero_halo_of_rows(
+    lowering: Lowering, tensor: Tensor, buffer: ir.Buffer, place: Sequence[ir.Expr], first: ir.Expr, rows: ir.Expr
+) -> None:
+    """Emits loops that store zeros beside ``rows`` rows of an image from ``first`` on, above the first and below the last of all; ``place``
+    are the image and its block of channels."""
+    b = lowering.builder
+    extents = lowering.extents.shape(tensor)
+    whole = replace(buffer, shape=extents, strides=ir.contiguous(extents), base=buffer, start=None)
+    (above, below), (left, right) = tensor.layout.halo
+    height, width = (lowering.extents(n) for n in tensor.shape[2:])
+    lanes = ir.Const(tensor.layout.block)
+    across = lowering.extents(tensor.physical[3])
+    for count, start, condition in ((above, ir.ZERO, first.eq(0)), (below, height + above, (first + rows).eq(height))):
+        if count:
+            with b.when(condition):
+                _fill(b, whole, place, [start, ir.ZERO, ir.ZERO], [ir.Const(count), across, lanes])
+    for count, start in ((left, ir.ZERO), (right, width + left)):
+        if count:
+            _fill(b, whole, place, [first + above, start, ir.ZERO], [rows, ir.Const(count), lanes])
 
 
 def _slabs(lowering: Lowering, tensor: Tensor) -> Iterator[tuple[list[ir.Expr], list[ir.Expr]]]:
