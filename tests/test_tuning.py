@@ -10,6 +10,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -458,9 +459,18 @@ def test_results_that_are_no_numbers_in_the_same_places_agree() -> None:
     assert found["pairs"] >= 2
 
 
-@pytest.mark.parametrize(("nbytes", "copies"), [(0, 1), (64, 16), (1 << 17, 8), (1 << 19, 2), (1 << 20, 1), (1 << 24, 1)])
-def test_weights_that_would_stay_in_the_second_cache_have_copies(nbytes: int, copies: int) -> None:
-    assert sites_module._copies(nbytes, 1 << 19) == copies
+@pytest.mark.parametrize(("nbytes", "copies"), [(0, 1), (64, 64), (1 << 17, 8), (1 << 19, 2), (1 << 20, 1), (1 << 24, 1)])
+def test_weights_that_would_stay_in_a_cache_have_copies(nbytes: int, copies: int) -> None:
+    assert sites_module._copies(nbytes, 1 << 20) == copies
+
+
+def test_as_many_weights_pass_as_in_the_model_but_no_more_than_caches_hold() -> None:
+    node = make_node("MatMul", ["x", "w"], ["y"])
+    model = make_model([node], {"x": (8, 300)}, ["y"], {"w": values(300, 256)}).SerializeToString()
+    setup = Setup.of("cpu", Config(cache=False), 1)
+    for l2, l3, expected in ((1 << 20, 1 << 25, 300 * 256 * 4), (1 << 15, 1 << 16, 1 << 17), (1 << 15, 0, 1 << 16)):
+        small = replace(setup.target, l2=l2, l3=l3)
+        assert sites_module.Sites(model, replace(setup, target=small), {})._passing() == expected
 
 
 def test_copies_are_used_in_turn() -> None:

@@ -32,7 +32,7 @@ from ..staged import Stage
 from ..tensor import Tensor
 from .signature import signature
 
-MOST_COPIES = 16
+MOST_COPIES = 64
 """Of the weights of a kernel: smaller ones are soon read."""
 APART = 320
 """Bytes by which arrays lie apart within their pages."""
@@ -155,6 +155,11 @@ class Sites:
         steps = [step for _, plan in sites.engine.planned for step in plan.program.steps]
         return WholeTrial(tuple((step.kernel, step.layout) for step in steps), sites.run)
 
+    def _passing(self) -> int:
+        """Bytes of weights that a call of the model reads, as far as the caches could hold them."""
+        weights = sum(sum(plan.program.constants) for _, plan in self.engine.planned)
+        return min(weights, 2 * max(self.setup.target.l2, self.setup.target.l3))
+
     def trial(self, site: Site, options: NodeOptions) -> Trial:
         """The kernel made with ``options``, where the configuration does not say otherwise. Raises ``LoopnestError`` where it cannot be."""
         graph, _ = self.engine.planned[site.graph]
@@ -175,7 +180,7 @@ class Sites:
         addresses = self.alone.addresses_of({step.key.digest: request})
         natives = [
             Executable(program, addresses, _placed(blobs, 8), self.setup.threads, keep=self.alone)
-            for _ in range(_copies(sum(blob.nbytes for blob in blobs), self.setup.target.l2))
+            for _ in range(_copies(sum(blob.nbytes for blob in blobs), self._passing()))
         ]
         random = np.random.default_rng(0)
         arrays = _placed((to_layout(_values(tensors[name], random), tensors[name]) for name in inputs), 4)
@@ -191,10 +196,10 @@ class Sites:
         )
 
 
-def _copies(nbytes: int, cache: int) -> int:
-    """How many copies of so many bytes of weights to run a kernel on in turn: in a model, other weights pass through the second cache
-    before the same ones come again. A kernel whose weights stay there would be tuned to what never is."""
-    return min(MOST_COPIES, -(-2 * cache // nbytes)) if nbytes else 1
+def _copies(nbytes: int, passing: int) -> int:
+    """How many copies of so many bytes of weights to run a kernel on in turn: in a model, ``passing`` bytes of weights pass through the
+    caches before the same ones come again. A kernel whose weights stay there would be tuned to what never is."""
+    return max(1, min(MOST_COPIES, -(-passing // nbytes))) if nbytes else 1
 
 
 def _in_turn(calls: Sequence[Callable[[], None]]) -> Callable[[], None]:
