@@ -86,26 +86,31 @@ def substitute(e: Expr, mapping: Mapping[Var, Expr], made: dict[Expr, Expr] | No
     What has none of them in it stays the same object, and what is one object in several places becomes one object; ``made`` holds what
     was made with this mapping before.
     """
-    if isinstance(e, Var):
-        return mapping.get(e, e)
-    inside = _OPERANDS.get(type(e))
+    kind = type(e)
+    if kind is Var:
+        return mapping.get(e, e)  # type: ignore[arg-type]
+    inside = _OPERANDS.get(kind)
     if inside is None:
         return e
     if made is None:
         made = {}
     found = made.get(e)
     if found is None:
-        found = made[e] = _substituted(e, inside(e), mapping, made)
+        found = made[e] = _substituted(e, inside, mapping, made)
     return found
 
 
-def _substituted(e: Expr, inside: tuple[Expr, ...], mapping: Mapping[Var, Expr], made: dict[Expr, Expr]) -> Expr:
-    new = [substitute(part, mapping, made) for part in inside]
-    if all(map(is_, new, inside)):
+def _substituted(
+    e: Expr, inside: Callable[[Any], tuple[Expr, ...]], mapping: Mapping[Var, Expr], made: dict[Expr, Expr]
+) -> Expr:
+    if isinstance(e, Binary):  # nearly all are
+        a, b = substitute(e.a, mapping, made), substitute(e.b, mapping, made)
+        return e if a is e.a and b is e.b else binary(e.op, a, b)
+    old = inside(e)
+    new = [substitute(part, mapping, made) for part in old]
+    if all(map(is_, new, old)):
         return e
     match e:
-        case Binary():
-            return binary(e.op, *new)
         case Select():
             return select(*new)
         case Guarded():
