@@ -131,8 +131,8 @@ def _transforms(outputs: int, taps: tuple[int, ...]) -> tuple[CookToom, ...] | N
 def _gain_of_regions(node: Node, tensors: Mapping[str, Tensor], options: NodeOptions, target: Target) -> float:
     """How many times as fast a direct convolution is in regions, each with those taps alone that do not lie in the padding there."""
     x, w = (tensors[name] for name in node.inputs[:2])
-    if node.op != "Conv" or w.shape[1] < target.block:
-        return 1.0
+    if node.op != "Conv" or w.shape[1] < target.block or not tensors[node.outputs[0]].layout.block:
+        return 1.0  # in plain layout it is pixels that make a vector, of which regions would cut a few off
     types = tuple(TensorType(tensors[name].dtype, tensors[name].shape) if name else None for name in node.inputs)
     axes = runs_of(InferContext(node, types, (None,) * len(types)), tensors[node.outputs[0]].shape[2:])
     if not 1 < prod(map(len, axes)) <= MAX_REGIONS:

@@ -128,12 +128,12 @@ def test_without_dilations(size: int, kernel: int) -> None:
     )
 
 
-def choice(size: int, dilation: int, inputs: int = 64, pad: int | None = None) -> Algorithm:
+def choice(size: int, dilation: int, inputs: int = 64, pad: int | None = None, block: int = 8) -> Algorithm:
     pad = dilation if pad is None else pad
     node = Node("Conv", ("x", "w"), ("y",), {"dilations": (dilation,) * 2, "pads": (pad,) * 4})
     out = size + 2 * (pad - dilation)
     shapes = {"x": (1, inputs, size, size), "w": (64, inputs, 3, 3), "y": (1, 64, out, out)}
-    tensors = {name: Tensor(name, dtypes.float32, shape, Layout(8 if name == "y" else 0)) for name, shape in shapes.items()}
+    tensors = {name: Tensor(name, dtypes.float32, shape, Layout(block if name == "y" else 0)) for name, shape in shapes.items()}
     return algorithm_of(node, tensors, {"w"}, NodeOptions(), resolve("cpu-avx2"))
 
 
@@ -141,4 +141,5 @@ def test_choice() -> None:
     """Regions where a good part of the products would be with padding; not for few rows of it, nor for few channels."""
     assert choice(28, 12).regions and choice(28, 24).regions
     assert choice(28, 12).title == "by regions" and "times as fast" in choice(28, 12).reason
+    assert not choice(28, 12, block=0).regions  # pixels are a vector there
     assert not choice(56, 2).regions and not choice(28, 12, inputs=3).regions and not choice(60, 12, pad=0).regions
