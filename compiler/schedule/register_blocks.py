@@ -16,6 +16,8 @@ from .register_tile import PART
 
 _PER_CYCLE = 2
 """Multiply-adds, and loads, that a core starts in a cycle."""
+_STARTED = 3
+"""Instructions that a core starts in a cycle for one of two threads that share it, as the virtual processors of most machines do."""
 _LATENCY = 4.4
 """Cycles from a multiply-add to the next one that needs its result: four, which are seldom met exactly."""
 _ADDITION = 1.1
@@ -142,5 +144,6 @@ def _rows(extent: Extent, vectors: int, target: Target, tile: Tile) -> tuple[flo
 
 def _cycles(rows: int, vectors: int, extent: Extent, target: Target) -> float:
     arithmetic = rows * vectors * (1 if target.fma else 2)
-    steady = max(arithmetic / _PER_CYCLE, (rows + vectors) / _PER_CYCLE, _LATENCY if extent.fused else _ADDITION)
+    started = (arithmetic + rows + vectors) / _STARTED
+    steady = max(arithmetic / _PER_CYCLE, started, (rows + vectors) / _PER_CYCLE, _LATENCY if extent.fused else _ADDITION)
     return steady + (_AROUND + rows * vectors) / max(1, extent.products)
