@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import onnx
@@ -57,7 +58,7 @@ def source_of(nest: ir.LoopNest) -> KernelSource:
     return print_kernel(canonicalize(nest))
 
 
-def kernels_of(model: onnx.ModelProto, monkeypatch: pytest.MonkeyPatch) -> list[KernelSource]:
+def kernels_of(model: onnx.ModelProto, monkeypatch: pytest.MonkeyPatch, config: Any = None) -> list[KernelSource]:
     """The kernels that a model with static shapes is compiled to."""
     found: list[KernelSource] = []
 
@@ -66,7 +67,7 @@ def kernels_of(model: onnx.ModelProto, monkeypatch: pytest.MonkeyPatch) -> list[
         return found[-1]
 
     monkeypatch.setattr(plan, "print_kernel", record)
-    loopnest.compile(model, threads=1)
+    loopnest.compile(model, threads=1, config=config)
     assert found
     return found
 

@@ -85,7 +85,7 @@ def test_chunks_are_nearly_equal_and_leave_nothing_out(extent: int, wanted: int,
     assert cut.least <= min(lengths)
 
 
-@pytest.mark.parametrize(("rows", "summed", "width"), [(196, 120, 40), (196, 240, 24), (8, 240, 40)])
+@pytest.mark.parametrize(("rows", "summed", "width"), [(49, 120, 40), (49, 240, 24), (8, 240, 40)])
 def test_wide_tiles_only_where_the_first_cache_holds_the_columns(rows: int, summed: int, width: int) -> None:
     """40 columns in tiles of two rows, unless 240 products of each leave the cache before the next two rows read them."""
     target = replace(resolve("cpu-avx2"), l1=32 * 1024)

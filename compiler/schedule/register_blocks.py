@@ -1,9 +1,10 @@
 """The register tile of a sum of products: how many rows and columns, from a count of cycles.
 
 A tile of R rows and V vectors takes, per product of each element, R * V multiply-adds, of which a core starts two a cycle, each
-adding to a register that is ready four cycles later, and R + V loads, of which it makes two a cycle. R * V accumulators, V vectors of
-one factor and one value of the other must fit into the registers. The tile is the one that covers all rows and columns, what
-is left after whole tiles included, in the fewest cycles.
+adding to a register that is ready four cycles later, and R + V loads, of which it makes two a cycle; for one of two threads that share
+it, it starts little more than three instructions a cycle of any kind. R * V accumulators, V vectors of one factor and one value of the
+other must fit into the registers. The tile is the one that covers all rows and columns, what is left after whole tiles included, in the
+fewest cycles.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ from .register_tile import PART
 
 _PER_CYCLE = 2
 """Multiply-adds, and loads, that a core starts in a cycle."""
-_STARTED = 3
-"""Instructions that a core starts in a cycle for one of two threads that share it, as the virtual processors of most machines do."""
+_STARTED = 3.2
+"""Instructions that a core starts in a cycle for one of two threads that share it, as the virtual processors of most machines do: half of six,
+and some that the other one leaves."""
 _LATENCY = 4.4
 """Cycles from a multiply-add to the next one that needs its result: four, which are seldom met exactly."""
 _ADDITION = 1.1
