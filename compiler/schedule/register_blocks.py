@@ -18,8 +18,8 @@ from .register_tile import PART
 _PER_CYCLE = 2
 """Multiply-adds, and loads, that a core starts in a cycle."""
 _STARTED = 3.2
-"""Instructions that a core starts in a cycle for one of two threads that share it, as the virtual processors of most machines do: half of six,
-and some that the other one leaves."""
+"""Instructions that a core starts in a cycle for one of two threads that share it, as virtual processors do: half of six, and some that
+the other one leaves."""
 _LATENCY = 4.4
 """Cycles from a multiply-add to the next one that needs its result: four, which are seldom met exactly."""
 _ADDITION = 1.1
