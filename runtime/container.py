@@ -23,8 +23,8 @@ from ..ir.errors import MALFORMED, ArtifactError
 from ..ir.frozen import Frozen
 from .checksums import sha256
 
-FORMAT = 2
-"""Of the files that are written; files of formats up to this one are read."""
+FORMAT = 3
+"""Of the files that are written; files of formats up to this one are read. 1: ``format1``; 2: no program computes image after image."""
 
 MAGIC = b"LOOPNEST MDL"
 HEADER = Struct("<12sI32sQ")  # magic, format, SHA-256 of the manifest, its bytes

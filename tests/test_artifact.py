@@ -250,7 +250,7 @@ def test_a_newer_format_is_refused(saved: tuple[Path, dict[int, np.ndarray]], tm
         manifest["format"], manifest["needs"] = 99, "9.1"
 
     with pytest.raises(
-        ArtifactError, match=r"format 99, which needs loopnest 9\.1; this is loopnest .*, which reads formats up to 2"
+        ArtifactError, match=r"format 99, which needs loopnest 9\.1; this is loopnest .*, which reads formats up to 3"
     ):
         loopnest.load(rewritten(saved[0], tmp_path, newer, 99))
 
@@ -294,7 +294,7 @@ def test_a_malformed_manifest_is_refused(
 
 def test_the_text_says_what_is_in_it(saved: tuple[Path, dict[int, np.ndarray]]) -> None:
     text = Artifact.read(saved[0]).as_text()
-    for part in ("format 2", "x: float32[N, 3, 12, 12]", "bytes of weights", "2 plans", "x=[3, 3, 12, 12]"):
+    for part in (f"format {container.FORMAT}", "x: float32[N, 3, 12, 12]", "bytes of weights", "2 plans", "x=[3, 3, 12, 12]"):
         assert part in text
 
 

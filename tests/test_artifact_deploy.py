@@ -139,13 +139,14 @@ def test_plans_for_other_machines_are_kept_in_the_cache(tmp_path: Path, monkeypa
     assert difference(Artifact.read(tmp_path / "first"), Artifact.read(tmp_path / "second")) == []
 
 
-def test_an_artifact_of_format_1_still_loads() -> None:
+@pytest.mark.parametrize("number", [1, 2])
+def test_an_artifact_of_an_older_format_still_loads(number: int) -> None:
     """Written by the version that had it, for any x86-64 machine: y = relu(x w1 + b1) w2 + b2 with small integers."""
 
     def integers(*shape: int) -> np.ndarray:
         return (np.arange(np.prod(shape)) % 7 - 3).astype(np.float32).reshape(shape)
 
-    path = FIXTURES / "format1.lnest"
+    path = FIXTURES / f"format{number}.lnest"
     Artifact.read(path).verify()
     if not Artifact.read(path).parts[0].isa.is_host_architecture():
         with pytest.raises(IncompatibleArtifactError, match="lacks the x86_64 architecture"):
@@ -155,7 +156,7 @@ def test_an_artifact_of_format_1_still_loads() -> None:
     for n in (1, 5):
         hidden = np.maximum(integers(n, 4) @ integers(4, 8) + integers(8), 0)
         np.testing.assert_array_equal(f(integers(n, 4)), hidden @ integers(8, 3) + integers(3))
-    assert "format 1, written by loopnest 0.1.0" in Artifact.read(path).as_text()
+    assert f"format {number}, written by loopnest 0.1.0" in Artifact.read(path).as_text()
 
 
 def test_damage_to_an_artifact_of_format_1_is_found(tmp_path: Path) -> None:
