@@ -97,6 +97,8 @@ class _Apart:
             return all(len(self.shapes(name)[0]) == out for name in self.rows.intersection(node.inputs))
         if node.domain not in ("", "ai.onnx") or (any(node.outputs[1:]) and node.op != "Split"):
             return False
+        if node.attrs.get("training_mode"):
+            return False  # a batch is normalized by its own mean
         if node.op == "Concat":
             return self.rows.issuperset(node.inputs) and self.axis(node) % rank != 0
         if node.op == "MatMul":

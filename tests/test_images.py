@@ -12,6 +12,7 @@ import onnx
 import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
 
 import loopnest
 from loopnest.codegen.target import resolve
@@ -157,6 +158,18 @@ def test_what_passes_between_images_is_not_cut(name: str) -> None:
     np.testing.assert_allclose(np.asarray(compiled(x)), expected, rtol=1e-5, atol=1e-6)
     runner = compiled.runner_of((x,))
     assert getattr(runner, "native", None) is None or program_of(compiled, x).images == 1
+
+
+@pytest.mark.usefixtures("always")
+def test_a_batch_that_is_normalized_by_its_own_mean_is_not_cut() -> None:
+    node = helper.make_node("BatchNormalization", ["x", "w", "b", "b", "v"], ["y"], training_mode=1)
+    constants = {"w": weights(3), "b": weights(3), "v": np.ones(3, np.float32)}
+    data = model([node], ["n", 3, 5, 5], constants, 4)
+    x = RANDOM.standard_normal((4, 3, 5, 5), dtype=np.float32)
+    (expected,) = ReferenceEvaluator(data).run(None, {"x": x})  # type: ignore[misc]
+    compiled = loopnest.compile(data, threads=1)
+    np.testing.assert_allclose(np.asarray(compiled(x)), expected, rtol=1e-5, atol=1e-6)
+    assert program_of(compiled, x).images == 1
 
 
 @pytest.mark.usefixtures("always")
