@@ -143,8 +143,8 @@ def pays(batch: Graph, one: Graph, count: int, target: Target) -> bool:
     """Whether a batch takes longer for memory than its images one after the other, as far as that can be said before they are planned."""
     weights = sum(array.nbytes for array in one.constants.values())
     moved = [size for node in one.nodes if (size := _moved(one, node))]
-    if not moved:
-        return False
+    if len(moved) < 2 or max(moved) < target.l2 // 2:
+        return False  # nothing stays in a cache for another step, or images are small, and take longer one by one
 
     def each(nbytes: int) -> float:
         return 0.0 if nbytes <= target.l2 else L3_NS if nbytes <= target.l3 // 2 else MEMORY_NS

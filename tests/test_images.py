@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Sequence
 from dataclasses import replace
@@ -184,22 +185,26 @@ def test_inputs_of_other_counts_are_one_batch() -> None:
     assert program_of(compiled, x, x).images == 4
 
 
-def convolution(count: int, channels: int, size: int) -> Graph:
-    shape, filters = (count, channels, size, size), (channels, channels, 1, 1)
-    kinds = {"x": shape, "y": shape, "w": filters}
-    types: Any = {name: TensorType(dtypes.float32, extents) for name, extents in kinds.items()}
-    constant = np.broadcast_to(np.float32(0), filters)
-    return Graph("g", ("x",), ("y",), [Node("Conv", ("x", "w"), ("y",))], {"w": constant}, types)
+def convolutions(count: int, channels: int, size: int, steps: int = 2) -> Graph:
+    """So many of them one after the other, with the same filters."""
+    values, filters = [f"x{i}" for i in range(steps + 1)], (channels, channels, 1, 1)
+    types: Any = {name: TensorType(dtypes.float32, (count, channels, size, size)) for name in values}
+    types["w"] = TensorType(dtypes.float32, filters)
+    nodes = [Node("Conv", (x, "w"), (y,)) for x, y in itertools.pairwise(values)]
+    return Graph("g", ("x0",), (values[-1],), nodes, {"w": np.broadcast_to(np.float32(0), filters)}, types)
 
 
 def test_large_images_and_few_weights_pay() -> None:
     target = replace(resolve("cpu-avx2"), l2=1 << 19, l3=1 << 25)
 
-    def pays(channels: int, size: int) -> bool:
-        return images.pays(convolution(8, channels, size), convolution(1, channels, size), 8, target)
+    def pays(channels: int, size: int, steps: int = 2, count: int = 8) -> bool:
+        batch, one = convolutions(count, channels, size, steps), convolutions(1, channels, size, steps)
+        return images.pays(batch, one, count, target)
 
     assert pays(96, 112)
+    assert not pays(96, 112, steps=1), "what nothing reads again gains nothing from a cache"
     assert not pays(16, 7), "all of it stays in the second cache"
+    assert not pays(256, 1, count=1 << 15), "rows of a matrix are no images"
     assert not pays(4096, 14), "64 MiB of weights would be read eight times"
 
 
