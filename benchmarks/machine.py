@@ -56,7 +56,7 @@ def arithmetic(threads: int, seconds: float, target: Target | None = None) -> fl
     """GFLOP/s of float32 multiply-adds of that many threads at once: the best of several short runs."""
     target = target or resolve("cpu")
     text, flops = peak_program(target)
-    iterations = 20_000
+    iterations = 2_000_000  # milliseconds: handing a call to a thread takes tens of microseconds
     data = [_aligned(np.ones(1024, np.float32)) for _ in range(threads)]
     return _best(_compiled(text, "peak", target), data, iterations, seconds) * flops * iterations / 1e9
 

@@ -45,7 +45,9 @@ class Images:
     one: Graph
 
 
-def images_of(graph: Graph, batch: Graph, inputs: Mapping[str, object], known: frozenset[str], target: Target) -> Images | None:
+def images_of(
+    graph: Graph, batch: Graph, inputs: Mapping[str, object], known: frozenset[str], target: Target, threads: int
+) -> Images | None:
     """``batch``, which is ``graph`` for ``inputs``, as images; None where they are not apart, or a batch is no slower."""
     given = {name: inputs[name] for name in batch.inputs if name not in batch.constants}
     arrays = [value for value in given.values() if isinstance(value, np.ndarray) and value.ndim]
@@ -58,7 +60,7 @@ def images_of(graph: Graph, batch: Graph, inputs: Mapping[str, object], known: f
     except LoopnestError:
         return None
     one = special.graph
-    if special.later or not _Apart(batch, one, count).holds(tuple(given)) or not pays(batch, one, count, target):
+    if special.later or not _Apart(batch, one, count).holds(tuple(given)) or not pays(batch, one, count, target, threads):
         return None
     return Images(count, Graph(one.name, tuple(given), batch.outputs, one.nodes, one.constants, one.types))
 
@@ -139,8 +141,13 @@ def _same(a: Node, b: Node) -> bool:
     )
 
 
-def pays(batch: Graph, one: Graph, count: int, target: Target) -> bool:
-    """Whether a batch takes longer for memory than its images one after the other, as far as that can be said before they are planned."""
+def pays(batch: Graph, one: Graph, count: int, target: Target, threads: int) -> bool:
+    """Whether a batch takes longer for memory than its images one after the other, as far as that can be said before they are planned.
+
+    Never for several threads, which would share the steps of one image: they are too short, and there are as many more meetings.
+    """
+    if threads > 1:
+        return False
     weights = sum(array.nbytes for array in one.constants.values())
     moved = [size for node in one.nodes if (size := _moved(one, node))]
     if len(moved) < 2 or max(moved) < target.l2 // 2:

@@ -132,7 +132,7 @@ class Stage:
             part = Graph(planned.name, arguments, outputs, planned.nodes, planned.constants, planned.types)
             part, seeds = with_seeds(part)
             whole = not ready and not waiting and not seeds and outputs == graph.outputs
-            images = images_of(graph, part, given, owner.known, engine.target) if whole else None
+            images = images_of(graph, part, given, owner.known, engine.target, engine.setup.threads) if whole else None
             with engine.kernels.compiling():
                 plan = engine.plan(part) if images is None else engine.plan(images.one).repeated(images.count)
                 native = engine.executable(plan)

@@ -197,11 +197,12 @@ def convolutions(count: int, channels: int, size: int, steps: int = 2) -> Graph:
 def test_large_images_and_few_weights_pay() -> None:
     target = replace(resolve("cpu-avx2"), l2=1 << 19, l3=1 << 25)
 
-    def pays(channels: int, size: int, steps: int = 2, count: int = 8) -> bool:
+    def pays(channels: int, size: int, steps: int = 2, count: int = 8, threads: int = 1) -> bool:
         batch, one = convolutions(count, channels, size, steps), convolutions(1, channels, size, steps)
-        return images.pays(batch, one, count, target)
+        return images.pays(batch, one, count, target, threads)
 
     assert pays(96, 112)
+    assert not pays(96, 112, threads=2), "several threads share the steps of a batch"
     assert not pays(96, 112, steps=1), "what nothing reads again gains nothing from a cache"
     assert not pays(16, 7), "all of it stays in the second cache"
     assert not pays(256, 1, count=1 << 15), "rows of a matrix are no images"
