@@ -275,9 +275,9 @@ def test_a_chain_keeps_its_layout_and_its_halos() -> None:
 def test_a_new_image_size_compiles_nothing() -> None:
     """As long as the extents that differ in one differ in the other (equal ones are one parameter)."""
     model = conv_model(["n", 80, "h", "w"], 80, (3, 3), (1, 1, 1, 1), fused=False)
-    f = loopnest.compile(model, config={"conv": "winograd4"})
+    f = loopnest.compile(model, threads=2, config={"conv": "winograd4"})
     kernels: list[set[str]] = []
-    for shape in ((6, 80, 61, 91), (7, 80, 58, 89), (6, 80, 97, 111)):
+    for shape in ((5, 80, 61, 75), (7, 80, 58, 89), (6, 80, 97, 111)):
         f(values(*shape))
         steps = f.plans[-1].native.program.steps  # type: ignore[attr-defined]
         kernels.append({step.kernel for step in steps if step.op == "Conv"})
