@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from ..ir import loops as ir
@@ -33,21 +33,22 @@ class Bodies:
     def _widths_of(self, loop: ir.For) -> tuple[int, int]:
         found = self._widths.get(loop)
         if found is None:
-            parts = [self._widths_in(stmt) for stmt in loop.body]
-            found = max((r for r, _ in parts), default=0), max((m for _, m in parts), default=0)
-            self._widths[loop] = found
+            found = self._widths[loop] = _largest(map(self._widths_in, loop.body))
         return found
 
     def _widths_in(self, stmt: ir.Stmt) -> tuple[int, int]:
-        registers = max((b.dtype.bits for b in registers_of(stmt)), default=0)
+        own = max((b.dtype.bits for b in registers_of(stmt)), default=0), max(memory_bits_of(stmt), default=0)
         if isinstance(stmt, ir.For):
-            inside = [self._widths_of(stmt)]
-        else:
-            inside = [self._widths_in(inner) for body in ir.children(stmt) for inner in body]
-        return (
-            max(registers, *(r for r, _ in inside), 0),
-            max(*memory_bits_of(stmt), *(m for _, m in inside), 0, 0),
-        )
+            return _largest((own, self._widths_of(stmt)))
+        return _largest((own, *(self._widths_in(inner) for body in ir.children(stmt) for inner in body)))
+
+
+def _largest(pairs: Iterable[tuple[int, int]]) -> tuple[int, int]:
+    """The largest first and the largest second number; 0 where there are none."""
+    first = second = 0
+    for a, b in pairs:
+        first, second = max(first, a), max(second, b)
+    return first, second
 
 
 def constant_extent(loop: ir.For) -> int:

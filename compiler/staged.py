@@ -20,7 +20,7 @@ from ..runtime.chained import copy_results
 from ..runtime.direct import Direct
 from ..runtime.entry import Argument, decline
 from ..runtime.executor import Executable
-from ..runtime.forks import Work
+from ..runtime.once import Once
 from ..runtime.profile import Profile
 from ..runtime.sequel import Sequel
 from . import host, progress
@@ -43,9 +43,8 @@ class StagedGraph:
         self.engine = engine
         self.known = value_inputs(graph)
         self._by_value = [name in self.known for name in graph.inputs]
-        self._stages: dict[tuple[object, ...], tuple[Stage, Callable[..., Any]]] = {}
+        self._stages = Once[tuple[Stage, Callable[..., Any]]](MAX_STAGES)
         self._enter: Callable[..., Any] = decline  # of the stage used last
-        self._planning = Work()
 
     def run(self, inputs: Sequence[Value]) -> list[Value]:
         """The outputs in graph order. They may share memory with ``inputs`` and with constants."""
@@ -58,17 +57,12 @@ class StagedGraph:
     def stage(self, inputs: Sequence[Value]) -> Stage:
         """The first stage for inputs like these, made now if there is none yet."""
         key = tuple([_key(value, known) for value, known in zip(inputs, self._by_value, strict=True)])
-        found = self._stages.get(key)
-        if found is None:
-            with self._planning:
-                found = self._stages.get(key)
-                if found is None:
-                    while len(self._stages) >= MAX_STAGES:
-                        del self._stages[next(iter(self._stages))]
-                    stage = Stage.make(self, inputs)
-                    found = self._stages[key] = stage, self._entry(stage, inputs)
-        self._enter = found[1]
-        return found[0]
+        stage, self._enter = self._stages.get(key, lambda: self._made(inputs))
+        return stage
+
+    def _made(self, inputs: Sequence[Value]) -> tuple[Stage, Callable[..., Any]]:
+        stage = Stage.make(self, inputs)
+        return stage, self._entry(stage, inputs)
 
     def _entry(self, stage: Stage, inputs: Sequence[Value]) -> Callable[..., Any]:
         """The fast way in for inputs like these, where the stage is a native program."""
@@ -82,7 +76,7 @@ class StagedGraph:
         return runner.entry(arguments, bare=False)
 
     def stages(self) -> tuple[Stage, ...]:
-        return tuple(stage for stage, _ in self._stages.values())
+        return tuple(stage for stage, _ in self._stages.all)
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from ..ir.errors import InputError
 from .direct import Direct
 from .entry import Argument, decline
 from .executor import Executable
-from .forks import Work
-from .model import Key, Runner, key_of
+from .model import Runner, key_of
+from .once import Once
 from .sequel import Sequel
 
 if TYPE_CHECKING:
@@ -30,8 +30,7 @@ class Chained:
     def __init__(self, first: Direct, sequel: Sequel, find: Callable[[tuple[Any, ...]], Runner] | None = None) -> None:
         self.first, self.sequel = first, sequel
         self._find = find
-        self._rests: dict[Key, Runner] = {}
-        self._planning = Work()
+        self._rests = Once[Runner](MAX_RESTS)
 
     @property
     def native(self) -> Executable:
@@ -46,7 +45,7 @@ class Chained:
     @property
     def rests(self) -> tuple[Runner, ...]:
         """The plans of the rest that there are."""
-        return tuple(self._rests.values())
+        return self._rests.all
 
     def run(self, inputs: Sequence[Any]) -> list[Any]:
         """The outputs in graph order, in memory that nothing else refers to."""
@@ -70,17 +69,9 @@ class Chained:
 
     def _rest(self, taken: Sequence[Any]) -> Runner:
         """The plan of the rest for inputs like these, made now if there is none."""
-        assert self.sequel.rest is not None and self._find is not None
-        key = key_of(taken, self.sequel.rest.value_inputs)
-        found = self._rests.get(key)
-        if found is None:
-            with self._planning:
-                found = self._rests.get(key)
-                if found is None:
-                    while len(self._rests) >= MAX_RESTS:
-                        del self._rests[next(iter(self._rests))]
-                    found = self._rests[key] = self._find(tuple(taken))
-        return found
+        find = self._find
+        assert self.sequel.rest is not None and find is not None
+        return self._rests.get(key_of(taken, self.sequel.rest.value_inputs), lambda: find(tuple(taken)))
 
     def entry(self, arguments: Sequence[Argument], *, bare: bool) -> Callable[..., Any]:
         """There is no fast way in."""

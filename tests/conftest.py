@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
@@ -17,3 +20,33 @@ hypothesis.settings.load_profile("loopnest")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--update-golden", action="store_true", help="write what is generated over what is expected")
+
+
+@pytest.fixture
+def compiled(tmp_path: Path) -> Callable[..., Any]:
+    """``loopnest.compile`` as a new process would, with a cache of this test."""
+    import loopnest
+    from loopnest.runtime.cache import open_cache
+
+    def compile_anew(model: Any, **options: Any) -> loopnest.CompiledModel:
+        open_cache.cache_clear()
+        config = {"cache_dir": str(tmp_path / "cache"), **options.pop("config", {})}
+        return loopnest.compile(model, config=config, threads=1, **options)
+
+    return compile_anew
+
+
+@pytest.fixture
+def reads(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The models that were read."""
+    from loopnest.compiler import build
+
+    read: list[Any] = []
+
+    def counting(model: Any, *rest: Any) -> Any:
+        read.append(model)
+        return original(model, *rest)
+
+    original = build.read
+    monkeypatch.setattr(build, "read", counting)
+    return read

@@ -60,6 +60,14 @@ def source_of(nest: ir.LoopNest) -> KernelSource:
 
 def kernels_of(model: onnx.ModelProto, monkeypatch: pytest.MonkeyPatch, config: Any = None) -> list[KernelSource]:
     """The kernels that a model with static shapes is compiled to."""
+    found = recorded(monkeypatch)
+    loopnest.compile(model, threads=1, config=config)
+    assert found
+    return found
+
+
+def recorded(monkeypatch: pytest.MonkeyPatch) -> list[KernelSource]:
+    """The kernels that are planned from now on."""
     found: list[KernelSource] = []
 
     def record(canonical: Canonical) -> KernelSource:
@@ -67,8 +75,6 @@ def kernels_of(model: onnx.ModelProto, monkeypatch: pytest.MonkeyPatch, config: 
         return found[-1]
 
     monkeypatch.setattr(plan, "print_kernel", record)
-    loopnest.compile(model, threads=1, config=config)
-    assert found
     return found
 
 

@@ -21,7 +21,7 @@ import pytest
 import loopnest
 from loopnest.codegen import host
 from loopnest.compiler import build, content, kept, kept_host
-from loopnest.runtime.cache import CacheWarning, open_cache
+from loopnest.runtime.cache import CacheWarning
 from loopnest.runtime.driver import driver
 from loopnest.runtime.files import CacheFiles
 from tests.graphs import make_model, tensor, values
@@ -35,32 +35,6 @@ def no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     host.host()
     for name in ("LOOPNEST_DUMP", "LOOPNEST_VERIFY"):
         monkeypatch.delenv(name, raising=False)
-
-
-@pytest.fixture
-def compiled(tmp_path: Path) -> Compile:
-    """``loopnest.compile`` as a new process would, with a cache of this test."""
-
-    def compile_anew(model: Any, **options: Any) -> loopnest.CompiledModel:
-        open_cache.cache_clear()
-        config = {"cache_dir": str(tmp_path / "cache"), **options.pop("config", {})}
-        return loopnest.compile(model, config=config, threads=1, **options)
-
-    return compile_anew
-
-
-@pytest.fixture
-def reads(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """The models that were read."""
-    read: list[Any] = []
-
-    def counting(model: Any, *rest: Any) -> Any:
-        read.append(model)
-        return original(model, *rest)
-
-    original = build.read
-    monkeypatch.setattr(build, "read", counting)
-    return read
 
 
 def network(extent: int | str = 3, seed: int = 0) -> onnx.ModelProto:

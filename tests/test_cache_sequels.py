@@ -15,8 +15,7 @@ import onnxruntime
 import pytest
 
 import loopnest
-from loopnest.compiler import build, lazy
-from loopnest.runtime.cache import open_cache
+from loopnest.compiler import lazy
 from loopnest.runtime.chained import Chained
 from loopnest.runtime.sequel import Cut, Rest, Sequel
 from tests.graphs import make_model, tensor, values
@@ -24,31 +23,10 @@ from tests.graphs import make_model, tensor, values
 Compile = Callable[..., loopnest.CompiledModel]
 
 
-@pytest.fixture
-def compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Compile:
-    """``loopnest.compile`` as a new process would, with a cache of this test."""
+@pytest.fixture(autouse=True)
+def no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("LOOPNEST_DUMP", raising=False)
     monkeypatch.delenv("LOOPNEST_VERIFY", raising=False)
-
-    def compile_anew(model: Any, **options: Any) -> loopnest.CompiledModel:
-        open_cache.cache_clear()
-        return loopnest.compile(model, config={"cache_dir": str(tmp_path / "cache")}, threads=1, **options)
-
-    return compile_anew
-
-
-@pytest.fixture
-def reads(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """The models that were read."""
-    read: list[Any] = []
-
-    def counting(model: Any, *rest: Any) -> Any:
-        read.append(model)
-        return original(model, *rest)
-
-    original = build.read
-    monkeypatch.setattr(build, "read", counting)
-    return read
 
 
 def constant(name: str, value: Any) -> onnx.NodeProto:

@@ -14,11 +14,10 @@ import pytest
 
 import loopnest
 from loopnest.codegen.kernel import emit_kernel
-from loopnest.codegen.source import KernelSource, print_kernel
+from loopnest.codegen.source import KernelSource
 from loopnest.codegen.target import resolve
-from loopnest.compiler import plan
-from loopnest.ir.canonical import Canonical
 from tests.graphs import make_model, values
+from tests.kernels import recorded
 
 LABEL = re.compile(r"(\.L\w+):")
 BRANCH = re.compile(r"^\s+(?:j\w+|b\.\w+|cbn?z\s+\w+,|tbn?z\s.*,)\s+(\.L\w+)")
@@ -51,13 +50,7 @@ MODELS = {
 
 def kernel_of(model: onnx.ModelProto, isa: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> KernelSource:
     """The kernel with sums in registers that a model has for an instruction set, which need not be one of this machine."""
-    found: list[KernelSource] = []
-
-    def record(canonical: Canonical) -> KernelSource:
-        found.append(print_kernel(canonical))
-        return found[-1]
-
-    monkeypatch.setattr(plan, "print_kernel", record)
+    found = recorded(monkeypatch)
     loopnest.precompile(model, folder / "model.lnest", isa=[isa], config={"cache": False, "threads": 1})
     (source,) = (source for source in found if "registers(" in source.text)
     return source

@@ -6,6 +6,8 @@ neighbours: it multiplies int32.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from ...ir import dtypes
@@ -21,25 +23,22 @@ from .view import View
 @rule("MatMulInteger")
 def multiply_pairs(view: View, node: Node) -> Outcome:
     """MatMulInteger(a, b, a_zero, b_zero) => loopnest.MatMul(Pairs(a - a_zero), Pairs(b - b_zero))"""
-    shapes = [view.shape(name) for name in node.inputs if name]
-    a, b = (view.shape(name) for name in node.inputs[:2])
-    if a is None or b is None or None in shapes:
-        return Refusal("a shape is not known")
-    infer_matmul_integer(InferContext(node, tuple(view.type(name) for name in node.inputs), ()))
+    shapes = _checked(view, node, infer_matmul_integer)
+    if isinstance(shapes, Refusal):
+        return shapes
     make = Maker(view, dtypes.int32)
     left = _pairs(make, node.inputs[0], _column(make, node.input(2), 2), -1)
-    right = _pairs(make, node.inputs[1], node.input(3), max(-2, -len(b)))
+    right = _pairs(make, node.inputs[1], node.input(3), max(-2, -len(shapes[1])))
     return Rewrite([*make.nodes, Node("MatMul", (left, right), node.outputs, {}, node.name, domain=DOMAIN)])
 
 
 @rule("ConvInteger")
 def convolve_pairs(view: View, node: Node) -> Outcome:
     """ConvInteger(x, w, x_zero, w_zero) => loopnest.Conv(Pairs(x - x_zero), Pairs(w - w_zero)), or Conv where a group has one channel"""
-    shapes = [view.shape(name) for name in node.inputs if name]
-    x, w = (view.shape(name) for name in node.inputs[:2])
-    if x is None or w is None or None in shapes:
-        return Refusal("a shape is not known")
-    infer_conv_integer(InferContext(node, tuple(view.type(name) for name in node.inputs), ()))
+    shapes = _checked(view, node, infer_conv_integer)
+    if isinstance(shapes, Refusal):
+        return shapes
+    x, w = shapes
     make = Maker(view, dtypes.int32)
     zeros = node.input(2), _column(make, node.input(3), len(w))
     groups = x[1] // w[1]
@@ -48,6 +47,17 @@ def convolve_pairs(view: View, node: Node) -> Outcome:
         return Rewrite([*make.nodes, Node("Conv", tuple(inputs), node.outputs, node.attrs, node.name)])
     inputs = (_pairs(make, node.inputs[0], zeros[0], 1, groups), _pairs(make, node.inputs[1], zeros[1], 1))
     return Rewrite([*make.nodes, Node("Conv", inputs, node.outputs, node.attrs, node.name, domain=DOMAIN)])
+
+
+def _checked(
+    view: View, node: Node, infer: Callable[[InferContext], object]
+) -> tuple[tuple[int, ...], tuple[int, ...]] | Refusal:
+    """The shapes of both factors, of a node whose inputs fit together."""
+    left, right, *zeros = (view.shape(name) for name in node.inputs if name)
+    if left is None or right is None or None in zeros:
+        return Refusal("a shape is not known")
+    infer(InferContext(node, tuple(view.type(name) for name in node.inputs), ()))
+    return left, right
 
 
 def _column(make: Maker, zero: str, rank: int) -> str:

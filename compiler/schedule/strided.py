@@ -248,8 +248,8 @@ class _Schedule:
         self, outer: Sequence[ir.Var], inner: Sequence[ir.Var], body: ir.Body | None = None, inside: int = 1
     ) -> ir.Body:
         """Parallel loops, serial loops, the vector loop. ``inside``: elements that one execution of ``body`` does."""
-        loops = [Loop(v, v.extent if v.extent is not None else ir.ONE, "serial") for v in outer]
-        tail = [Loop(v, v.extent if v.extent is not None else ir.ONE, "vector") for v in inner]
+        loops = [Loop(v, _extent(v), "serial") for v in outer]
+        tail = [Loop(v, _extent(v), "vector") for v in inner]
         body = self.body if body is None else body
         work = inside * prod(loop.count for loop in tail)
         if not loops:

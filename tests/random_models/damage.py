@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 import onnx.helper as oh
 
+from .chances import weighted
 from .hostile import Hostile
 
 Damage = Callable[[Hostile, onnx.ModelProto], object]
@@ -18,11 +19,7 @@ TYPES = (0, 1, 2, 3, 6, 7, 8, 9, 10, 11, 13, 14, 16, 17, 22, 23, 99, -1)
 
 
 def damage(weight: int = 1) -> Callable[[Damage], Damage]:
-    def register(function: Damage) -> Damage:
-        DAMAGES.extend([function] * weight)
-        return function
-
-    return register
+    return weighted(DAMAGES, weight)
 
 
 def _node(h: Hostile, model: onnx.ModelProto) -> onnx.NodeProto:

@@ -3,45 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import onnx
 import onnx.helper as oh
 import onnx.numpy_helper as nh
 
+from .chances import Chances
+
 OPSET = 21
 LARGEST, MAGNITUDE = 300_000, 1e3
 """Elements of a value, and how large a number in it may be: beyond, rounding errors grow past what can be told from a defect."""
-
-T = TypeVar("T")
 
 
 class Refused(Exception):
     """A node that cannot be added here."""
 
 
-class Growing:
+class Growing(Chances):
     """``values`` are the inputs and what nodes computed of them, by name; ``constants`` the initializers."""
 
     def __init__(self, seed: int) -> None:
-        self.random = np.random.default_rng(seed)
+        super().__init__(np.random.default_rng(seed))
         self.float = self.one_of(np.float32, np.float32, np.float32, np.float32, np.float64)
         self.inputs: dict[str, np.ndarray] = {}
         self.constants: dict[str, np.ndarray] = {}
         self.values: dict[str, np.ndarray] = {}
         self.nodes: list[onnx.NodeProto] = []
-
-    # --- chances ------------------------------------------------------------------------------------------------------------------
-
-    def one_of(self, *choices: T) -> T:
-        return choices[self.random.integers(len(choices))]
-
-    def between(self, first: int, last: int) -> int:
-        return int(self.random.integers(first, last + 1))
-
-    def chance(self, probability: float) -> bool:
-        return bool(self.random.random() < probability)
 
     # --- values -------------------------------------------------------------------------------------------------------------------
 

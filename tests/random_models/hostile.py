@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -12,7 +12,8 @@ import onnx
 import onnx.helper as oh
 import onnx.numpy_helper as nh
 
-T = TypeVar("T")
+from .chances import Chances
+
 OPSET = 21
 HALF, BRAIN, SINGLE, DOUBLE = (np.dtype(t) for t in (np.float16, ml_dtypes.bfloat16, np.float32, np.float64))
 FLOATS = (SINGLE, SINGLE, SINGLE, SINGLE, DOUBLE, HALF, BRAIN)
@@ -37,20 +38,11 @@ class Case:
     opset: int = OPSET
 
 
-class Hostile:
-    """Chances."""
+class Hostile(Chances):
+    """Shapes and arrays that few expect."""
 
     def __init__(self, seed: int) -> None:
-        self.random = np.random.default_rng([seed, 77])
-
-    def one_of(self, *choices: T) -> T:
-        return choices[self.random.integers(len(choices))]
-
-    def between(self, first: int, last: int) -> int:
-        return int(self.random.integers(first, last + 1))
-
-    def chance(self, probability: float) -> bool:
-        return bool(self.random.random() < probability)
+        super().__init__(np.random.default_rng([seed, 77]))
 
     def shape(self, low: int = 0, high: int = 4, extents: tuple[int, ...] = EXTENTS) -> tuple[int, ...]:
         return tuple(self.one_of(*extents) for _ in range(self.between(low, high)))

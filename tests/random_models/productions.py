@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import onnx.helper as oh
 
+from .chances import weighted
 from .growing import Growing, Refused
 
 Production = Callable[[Growing], object]
@@ -16,11 +17,7 @@ COLUMNS = (1, 3, 7, 8, 16, 17, 31, 33, 64, 100)
 
 
 def production(weight: int = 1) -> Callable[[Production], Production]:
-    def register(function: Production) -> Production:
-        PRODUCTIONS.extend([function] * weight)
-        return function
-
-    return register
+    return weighted(PRODUCTIONS, weight)
 
 
 # --- elementwise ------------------------------------------------------------------------------------------------------------------

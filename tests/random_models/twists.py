@@ -12,6 +12,7 @@ import onnx
 import onnx.helper as oh
 import onnx.numpy_helper as nh
 
+from .chances import weighted
 from .hostile import Hostile
 
 Feeds = dict[str, np.ndarray]
@@ -20,11 +21,7 @@ TWISTS: list[Twist] = []
 
 
 def twist(weight: int = 1) -> Callable[[Twist], Twist]:
-    def register(function: Twist) -> Twist:
-        TWISTS.extend([function] * weight)
-        return function
-
-    return register
+    return weighted(TWISTS, weight)
 
 
 def _typed(name: str, array: np.ndarray) -> onnx.ValueInfoProto:
