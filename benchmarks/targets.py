@@ -37,7 +37,8 @@ def verdicts(records: Sequence[Record], threads: int) -> list[Verdict]:
         _least("BERT-base at 128 tokens", 1.10, ratios.get("bert_base_128")),
         _none_under("models under 1 ms in the peers: none", 1.50, quick),
         _none_under("batch of 8: none", 1.00, batches),
-        *(_scaling(records, name, threads) for name in ("resnet50", "vgg16", "bert_base_128") if threads == 2),
+        *(_scaling(records, name, threads) for name in ("resnet50", "vgg19", "bert_base_128") if threads == 2),
+        *(_of_peak(records, name, "MatMul", 0.93) for name in ("bert_base_128",) if threads == 1),
         *_compiling(records),
         _memory(records),
     ]
@@ -73,6 +74,18 @@ def _scaling(records: Iterable[Record], name: str, threads: int) -> Verdict:
         times = [record.get("threads", {}).get(str(count), {}).get("loopnest", {}).get("median_s") for count in (1, threads)]
         if record["name"] == name and all(times):
             return Verdict(target, f"{times[0] / times[1]:.2f}", times[0] / times[1] >= 1.85)
+    return Verdict(target, "", None)
+
+
+def _of_peak(records: Iterable[Record], name: str, op: str, least: float) -> Verdict:
+    """The arithmetic of all kernels that begin with an operator, at their best, next to the peak that was measured between them."""
+    target = f"{name}, {op} at its best, of peak: {least:.2f}"
+    for record in records:
+        kernels = [kernel for kernel in record.get("kernel_times", ()) if kernel["op"].split("+")[0] == op]
+        if record["name"] == name and kernels:
+            rate = sum(kernel["flops"] for kernel in kernels) / sum(kernel["ms"] for kernel in kernels) / 1e6
+            share = rate / record["peak_gflops"]
+            return Verdict(target, f"{share:.2f}", share >= least)
     return Verdict(target, "", None)
 
 

@@ -251,6 +251,10 @@ def test_targets_are_judged_by_what_was_measured() -> None:
     scaled = {verdict.target: verdict.met for verdict in targets.verdicts([record("resnet50", 1, {}, threads=twice)], 2)}
     assert scaled["resnet50, time on one thread by that on 2: 1.85"] is True
     assert "| VGG-16: 1.80 | 2.00 | met |" in targets.markdown(records, 1)
+    kernels = [("MatMul+Add", 1.0, 95_000_000), ("MatMul", 1.0, 85_000_000), ("Softmax", 7.0, 1)]
+    times = [{"op": op, "ms": ms, "flops": flops} for op, ms, flops in kernels]
+    of_peak = targets.verdicts([record("bert_base_128", 1, {}, kernel_times=times, peak_gflops=100.0)], 1)
+    assert targets.Verdict("bert_base_128, MatMul at its best, of peak: 0.93", "0.90", False) in of_peak
 
 
 def test_kernels_stand_next_to_their_roofline() -> None:
