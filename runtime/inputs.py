@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 
@@ -174,6 +174,13 @@ def as_array(value: object, what: str, expected: str = "a tensor") -> np.ndarray
 def _refuse_mapping(value: object) -> None:
     if isinstance(value, Mapping):
         raise InputError("inputs in a dict go by name: call model(**inputs)")
+
+
+def by_name(feeds: object) -> Mapping[str, object]:
+    """``feeds``, which must be a mapping from names to values. Raises ``InputError``."""
+    if type(feeds) is dict or isinstance(feeds, Mapping):
+        return cast("Mapping[str, object]", feeds)
+    raise InputError(f"run(names, feeds) takes inputs by name, in a dict; got {type(feeds).__name__}: call model(*inputs)")
 
 
 def _dtype_name(dtype: np.dtype[Any]) -> str:

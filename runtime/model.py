@@ -15,7 +15,7 @@ from .binding import Binding, Out, shared
 from .compile_report import CompileReport
 from .entry import Argument, decline
 from .forks import Work, brief_lock
-from .inputs import InputBinder, Value
+from .inputs import InputBinder, Value, by_name
 from .isa import Isa
 from .program import TensorSpec
 
@@ -121,8 +121,8 @@ class CompiledModel:
         return self._compute(args) if results is None else results
 
     def run(self, names: Sequence[str] | None, feeds: Mapping[str, object]) -> list[Value]:
-        """The outputs called ``names`` (all when None) for inputs by name, as in ONNX Runtime."""
-        results = self(*self._binder.ordered((), feeds))
+        """The outputs called ``names`` (all when None) for inputs by name, as in ONNX Runtime. Raises what a call raises."""
+        results = self(*self._binder.ordered((), by_name(feeds)))
         results = [results] if len(self.outputs) == 1 else results
         return list(results) if names is None else [results[self._output_index(name)] for name in names]
 

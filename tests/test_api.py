@@ -284,6 +284,8 @@ def test_a_dict_of_inputs_is_refused_with_how_to_give_it(names: list[str]) -> No
     feeds = {name: np.ones(2, np.float32) for name in names}
     with pytest.raises(loopnest.InputError, match=re.escape("inputs in a dict go by name: call model(**inputs)")):
         f(feeds)
+    with pytest.raises(loopnest.InputError, match=re.escape("takes inputs by name, in a dict; got list: call model(*inputs)")):
+        f.run(None, [X])  # type: ignore[arg-type]
     np.testing.assert_array_equal(f(**feeds), [len(names)] * 2)
 
 

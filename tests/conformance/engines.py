@@ -21,6 +21,21 @@ def loopnest(model: onnx.ModelProto) -> Prepared:
     return backend.prepare(model).run
 
 
+def neon(model: onnx.ModelProto) -> Prepared:
+    """loopnest's code for AArch64, emulated."""
+    from loopnest import backend
+    from tests.emulator import emulated
+
+    with emulated() as target:
+        prepared = backend.prepare(model, target=target, threads=1)
+
+    def run(inputs: Sequence[Any]) -> Sequence[Any]:
+        with emulated():
+            return prepared.run(inputs)
+
+    return run
+
+
 def onnxruntime(model: onnx.ModelProto) -> Prepared:
     """Inputs as NumPy or ml_dtypes arrays, as its Python API takes them; one thread."""
     import onnxruntime as ort
@@ -40,4 +55,4 @@ def reference(model: onnx.ModelProto) -> Prepared:
     return lambda inputs: evaluator.run(None, dict(zip(evaluator.input_names, inputs, strict=False)))
 
 
-ENGINES: dict[str, Engine] = {"loopnest": loopnest, "onnxruntime": onnxruntime, "reference": reference}
+ENGINES: dict[str, Engine] = {"loopnest": loopnest, "neon": neon, "onnxruntime": onnxruntime, "reference": reference}
