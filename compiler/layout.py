@@ -27,6 +27,7 @@ from .ops.concat import split_sizes
 from .ops.conv_transpose import axes_of
 from .ops.convolution import kernel_extents, padding
 from .ops.infer import InferContext
+from .ops.pairs import is_of_pairs, is_view
 from .ops.reduce import reduced_axes
 from .ops.registry import lookup
 from .schedule.prefetching import LINE
@@ -37,6 +38,8 @@ POOLING = frozenset({"MaxPool", "AveragePool", "LpPool", "GlobalAveragePool", "G
 """Reductions that read and write by logical index, channel by channel."""
 CHANNEL_MOVES = frozenset({"Concat", "Split"})
 """Operators that move whole channels: with whole blocks, they work on blocks as on anything else; Concat can move parts of blocks too."""
+BLOCKED = frozenset({dtypes.float32, dtypes.int32, dtypes.int16, dtypes.int8, dtypes.uint8})
+"""Dtypes of what is made in blocks of channels."""
 MIN_USES = 128
 """Products that each element of an image takes part in, from which on blocks of channels made for one convolution pay."""
 VECTORS = (1, 2, 4)
@@ -89,7 +92,7 @@ class _Layouts:
         for group in self.groups:
             block = self.output_block(group)
             for name in (o for node in group.nodes for o in node.outputs if o in self.tensors):
-                if block and self.blockable(self.tensors[name]):
+                if block and (is_view(group.anchor) or self.blockable(self.tensors[name])):
                     self.tensors[name] = replace(self.tensors[name], layout=Layout(block))
         self.add_halos()
         for group in self.groups:
@@ -130,6 +133,8 @@ class _Layouts:
         """The block of the target where a convolution can have it, or that of what is read by logical index."""
         anchor = group.anchor
         out = self.tensors[anchor.outputs[0]]
+        if is_view(anchor):
+            return self.tensors[anchor.inputs[0]].layout.block // 2 if anchor.attrs.get("axis") == 1 else 0
         if not self.blockable(out) or not self.fits(group, out):
             return 0
         if anchor.op in CONVOLUTIONS:
@@ -155,13 +160,13 @@ class _Layouts:
         return common[0] if common and sum(sizes.values()) >= sum(other) else 0
 
     def blockable(self, tensor: Tensor) -> bool:
-        return len(tensor.shape) >= 3 and tensor.dtype is dtypes.float32 and tensor.shape[1] >= self.block
+        return len(tensor.shape) >= 3 and tensor.dtype in BLOCKED and tensor.shape[1] >= self.block
 
     def fits(self, group: Group, out: Tensor) -> bool:
         """Whether every operand of a blocked group can be read: of the same shape, or broadcast in whole blocks."""
         whole = out.shape[1] % self.block == 0
         for name in group.outputs:
-            if self.tensors[name].dtype is not dtypes.float32 and group.anchor.op not in CHANNEL_MOVES:
+            if self.tensors[name].dtype not in BLOCKED and group.anchor.op not in CHANNEL_MOVES:
                 return False
         if whole:
             return True
@@ -197,7 +202,7 @@ class _Layouts:
         """Whether no block of a convolution's results has channels of two groups."""
         w = self.tensors[node.inputs[1]]
         groups = groups_of(node)
-        if node.inputs[1] not in self.constants:
+        if node.inputs[1] not in self.constants or (groups > 1 and is_of_pairs(node)):
             return False
         per_in, per_out = (w.shape[1], w.shape[0] // groups) if node.op == "Conv" else (w.shape[0] // groups, w.shape[1])
         return groups == 1 or (per_in == 1 and per_out == 1) or (per_in % block == 0 and per_out % block == 0)
@@ -210,7 +215,7 @@ class _Layouts:
                 if node.op == "MaxPool" and len(node.outputs) > 1 and node.outputs[1]:
                     return False
                 continue
-            if node.op == "Pairs":
+            if node.op in ("Pairs", "Paired"):
                 continue
             if definition is None or definition.kind != "pointwise" or len(node.outputs) > 1:
                 return False
@@ -281,8 +286,9 @@ class _Layouts:
         """Values that are parts of each other in memory, and so have one halo: what a Concat joins or a Split cuts along the channels of
         one image."""
         tie: dict[str, list[str]] = {}
-        for group in filter(self.joins_images, self.groups):
-            names = dict.fromkeys(n for name in (*self.moved(group.anchor), *group.outputs) for n in tie.get(name, [name]))
+        for group in (group for group in self.groups if is_view(group.anchor) or self.joins_images(group)):
+            parts = group.inputs if is_view(group.anchor) else self.moved(group.anchor)
+            names = dict.fromkeys(n for name in (*parts, *group.outputs) for n in tie.get(name, [name]))
             if not any(name in self.constants for name in names):
                 tie.update((name, list(names)) for name in names)
         return list({id(names): names for names in tie.values()}.values())
@@ -332,6 +338,9 @@ class _Layouts:
     def place(self, group: Group) -> None:
         """Adds a group to the result, its inputs converted to layouts that it can read."""
         out = self.tensors[group.outputs[0]]
+        if is_view(group.anchor):
+            self.result.append(self.paired(group, out))
+            return
         renames: dict[str, str] = {}
         for name in group.inputs:
             wanted = self.wanted(group, name, out)
@@ -342,6 +351,16 @@ class _Layouts:
         view = self.view(placed)
         if view:
             self.views[placed] = view
+
+    def paired(self, group: Group, out: Tensor) -> Group:
+        """A group that makes pairs, as a view of its input where they lie side by side there."""
+        node, source = group.anchor, self.tensors[group.inputs[0]]
+        axis = int(node.attrs.get("axis", 0))  # type: ignore[arg-type]
+        along = axis == 1 if source.layout.block else axis == len(source.shape) - 1 and source.layout.plain
+        if not along or out.layout.halo != source.layout.halo or out.nbytes != source.nbytes:
+            return group
+        view = Node("Reshape", group.inputs, group.outputs, name=node.name)
+        return Group((view,), view, group.inputs, group.outputs)
 
     def wanted(self, group: Group, name: str, out: Tensor) -> Layout:
         """The layout in which a group reads one of its inputs."""

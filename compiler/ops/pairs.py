@@ -25,6 +25,11 @@ def is_of_pairs(node: Node) -> bool:
     return node.domain == DOMAIN and node.op in ("MatMul", "Conv")
 
 
+def is_view(node: Node) -> bool:
+    """Whether a node makes pairs of numbers of 16 bits, which may lie side by side in memory."""
+    return node.domain == DOMAIN and node.op == "Paired"
+
+
 def product_of(node: Node) -> Callable[[ir.Expr, ir.Expr], ir.Expr]:
     """What is summed of two elements in a product ``node``."""
     return (lambda a, b: ir.Binary("dot16", a, b)) if is_of_pairs(node) else (lambda a, b: a * b)
@@ -72,3 +77,7 @@ def pairs(op: Op, index: tuple[ir.Expr, ...]) -> ir.Expr:
         return ir.guarded(place * 2 + offset < extent, value, 0) if offset and extent % 2 else value
 
     return (half(0) & 0xFFFF) | ir.Binary("shl", half(1), ir.Const(16, dtypes.int32))
+
+
+injective("Paired", domain=DOMAIN, infer=_infer, prologue=False)(pairs)
+"""``Pairs`` of int16 without a zero point: the same memory where neighbours along the axis lie side by side (see ``layout``)."""

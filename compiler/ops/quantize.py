@@ -15,9 +15,10 @@ from ...ir.graph import TensorType
 from .builder import Builder
 from .context import Op
 from .convolution import infer_conv
-from .infer import InferContext
+from .infer import InferContext, broadcast
 from .matmul import infer_matmul
-from .registry import injective, nest
+from .pairs import DOMAIN
+from .registry import injective, nest, pointwise
 
 
 def _check_scale(context: InferContext) -> None:
@@ -77,6 +78,19 @@ def quantize_linear(op: Op, index: tuple[ir.Expr, ...]) -> ir.Expr:
     if op.has(2):
         value = value + ir.cast(_of_element(op, 2, index), dtypes.float32)
     return ir.cast(value, to, saturate=to.is_integer or bool(op.attr("saturate", 1)))
+
+
+def _infer_levels(context: InferContext) -> TensorType:
+    return TensorType(dtypes.int16, broadcast(context).shape)
+
+
+@pointwise("Levels", domain=DOMAIN, infer=_infer_levels)
+def levels(op: Op, x: ir.Expr, scale: ir.Expr | None = None) -> ir.Expr:
+    """The rounded quotient of x and a scale (by default 1) from ``low`` to ``high``: what QuantizeLinear adds its zero point to."""
+    value = ir.unary("round", x if scale is None else x / scale)
+    low, high = (ir.wrap(float(op.attr(name, 0)), value.dtype) for name in ("low", "high"))
+    value = ir.select(value > low, value, low)  # a NaN is the lowest one
+    return ir.cast(ir.select(value < high, value, high), dtypes.int16)
 
 
 def _infer_dequantize(context: InferContext) -> TensorType:

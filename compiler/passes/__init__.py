@@ -12,6 +12,7 @@ from . import (
     identities,
     integer_products,
     layer_norm,
+    quantization,
     ranges,
     recurrent,
     reshapes,
@@ -44,6 +45,13 @@ PASSES: tuple[Pass, ...] = (
         identities.get_element,
         identities.double_negation,
         level=1,
+    ),
+    rules_pass(
+        "multiply_quantized",
+        quantization.convolve_quantized,
+        quantization.multiply_quantized,
+        quantization.multiply_quantized_matrices,
+        level=2,
     ),
     rules_pass(
         "fold_constants",
@@ -82,6 +90,7 @@ PASSES: tuple[Pass, ...] = (
     rules_pass("widen_products", widening.widen_products, level=2),
     rules_pass("lower_recurrent", recurrent.project_inputs),
     rules_pass("lower_deformable", deformable.sample_and_convolve),
+    rules_pass("quantize_to_levels", quantization.quantize_to_levels, quantization.dequantize_levels, level=2),
     rules_pass("lower_integer_products", integer_products.multiply_pairs, integer_products.convolve_pairs),
     rules_pass("simplify_arithmetic", activations.divide_by_constant, activations.small_power, level=2),
 )

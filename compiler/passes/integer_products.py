@@ -16,8 +16,12 @@ from ..ops.infer import InferContext
 from ..ops.pairs import DOMAIN, in_pairs, pairs_of
 from ..ops.quantize import infer_conv_integer, infer_matmul_integer
 from .maker import Maker
+from .quantization import levels_of
 from .rewrite import Outcome, Refusal, Rewrite, rule
 from .view import View
+
+MIN_CHANNELS = 8
+"""Of an image, from which on it may be in blocks of channels."""
 
 
 @rule("MatMulInteger")
@@ -80,12 +84,25 @@ def _pairs(make: Maker, value: str, zero: str, axis: int, groups: int = 1) -> st
     shape = view.shape(value)
     assert shape is not None
     axis %= len(shape)
+    level = levels_of(view, value, zero)
+    if level is not None:
+        op = "Paired" if side_by_side(view, level, shape, axis, groups) else "Pairs"
+        return make.node(op, (level,), pairs_of(shape, axis, groups), f"{value}_pairs", {"axis": axis, "group": groups}, DOMAIN)
     array, shift = view.constant(value), view.constant(zero) if zero else np.zeros((), np.int32)
     if array is not None and shift is not None:
         shift = shift.reshape(()) if shift.size == 1 else shift
         return view.new_constant(in_pairs(array.astype(np.int32) - shift.astype(np.int32), axis, groups), f"{value}_pairs")
     inputs = (value, zero) if zero else (value,)
     return make.node("Pairs", inputs, pairs_of(shape, axis, groups), f"{value}_pairs", {"axis": axis, "group": groups}, DOMAIN)
+
+
+def side_by_side(view: View, level: str, shape: tuple[int, ...], axis: int, groups: int) -> bool:
+    """Whether pairs of levels of such a shape may be neighbours in memory: along the last axis, or in blocks of channels, which no input of
+    the model is in."""
+    if groups > 1 or axis == len(shape) - 1:
+        return groups == 1 and shape[axis] % 2 == 0
+    made = view.maker(level, "Levels", domain=DOMAIN)
+    return axis == 1 and shape[1] >= MIN_CHANNELS and made is not None and made.inputs[0] not in view.graph.inputs
 
 
 def _shifted(make: Maker, value: str, zero: str) -> str:
