@@ -110,10 +110,7 @@ def call(address: int, *arguments: int) -> int:
         return False
 
     def call_outside(_: Any, address: int, size: int, data: object) -> None:
-        function = ctypes.CDLL(None)[code().outside[(address - end) // 4]]
-        function.restype = ctypes.c_int64
-        values = [ctypes.c_uint64(machine.reg_read(arm.UC_ARM64_REG_X0 + register)) for register in range(4)]
-        machine.reg_write(arm.UC_ARM64_REG_X0, function(*values) % (1 << 64))
+        call_here(machine, code().outside[(address - end) // 4])
 
     machine.hook_add(unicorn.UC_HOOK_MEM_UNMAPPED, map_memory)
     machine.hook_add(unicorn.UC_HOOK_CODE, call_outside, None, end + 4, end + OUTSIDE - 1)
@@ -127,6 +124,23 @@ def call(address: int, *arguments: int) -> int:
         raise AssertionError(f"{error}, at {machine.reg_read(arm.UC_ARM64_REG_PC):#x}: {', '.join(wrong)}") from error
     result = machine.reg_read(arm.UC_ARM64_REG_X0)
     return result - (1 << 64) if result >> 63 else result
+
+
+def call_here(machine: Any, name: str) -> None:
+    """Calls a function of this process: one of up to two floats of libm, or of up to four integers of libc."""
+    floats = {"pow": "<d", "fmod": "<d", "powf": "<f", "fmodf": "<f"}.get(name)
+    if floats is None:
+        function = ctypes.CDLL(None)[name]
+        function.restype = ctypes.c_int64
+        values = [ctypes.c_uint64(machine.reg_read(arm.UC_ARM64_REG_X0 + register)) for register in range(4)]
+        machine.reg_write(arm.UC_ARM64_REG_X0, function(*values) % (1 << 64))
+        return
+    kind = np.dtype(floats)
+    values = [machine.reg_read(arm.UC_ARM64_REG_D0 + register).to_bytes(8, "little")[: kind.itemsize] for register in range(2)]
+    function = ctypes.CDLL("libm.so.6")[name]
+    function.restype = ctypes.c_double if kind.itemsize == 8 else ctypes.c_float
+    result = function(*(function.restype(np.frombuffer(value, kind)[0]) for value in values))
+    machine.reg_write(arm.UC_ARM64_REG_D0, int.from_bytes(np.array(result, kind).tobytes(), "little"))
 
 
 def mappings() -> Iterator[tuple[int, int, int]]:

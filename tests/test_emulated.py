@@ -104,6 +104,8 @@ def test_casts(to: str) -> None:
         oh.make_node("CumSum", ["x", "axis"], ["y"]),
         oh.make_node("TopK", ["x", "k"], ["y", "at"]),
         oh.make_node("Where", ["mask", "x", "half"], ["y"]),
+        oh.make_node("Pow", ["x", "k"], ["y"]),
+        oh.make_node("Mod", ["x", "half"], ["y"], fmod=1),
     ],
     ids=lambda node: node.op_type,
 )
