@@ -28,6 +28,7 @@ Effect = Literal["kernel", "plan", "none"]
 Layout = Literal["auto", "plain", "NCHW4c", "NCHW8c", "NCHW16c", "NCHW32c", "NCHW64c"]
 Order = Literal["auto", "columns", "rows", "groups"]
 Algorithm = Literal["auto", "direct", "winograd2", "winograd4", "winograd6"]
+Filters = Literal["auto", "plan", "kernel"]
 
 
 @dataclass(frozen=True)
@@ -137,6 +138,7 @@ class Tile(_Validated):
 
 TILE = Rule("a table with some of the integers m, n, k", _parse_tile)
 ALGORITHM = one_of(*get_args(Algorithm))
+FILTERS = one_of(*get_args(Filters))
 LAYOUT = one_of(*get_args(Layout))
 ORDER = one_of(*get_args(Order))
 VECTOR = one_of(None, 128, 256, 512)
@@ -163,6 +165,13 @@ class NodeOptions(_Validated):
         "plan",
         "algorithm of convolutions: Winograd's F(m, r) along each axis with r > 1 taps, where it applies, is faster and less exact than "
         "`direct`; `auto` takes what should cost least, among those whose errors stay below ten times those of `direct`",
+    )
+    filters: Filters = _option(
+        "auto",
+        FILTERS,
+        "kernel",
+        "where filters are transformed for Winograd's algorithm: when the `plan` is made, which takes up to four times the memory, or in "
+        "the `kernel`, which takes up to 1.3 times as long; `auto` is the latter for some of a model whose constants would grow much",
     )
     order: Order = _option(
         "auto",

@@ -71,6 +71,9 @@ def check_overrides(
         if not algorithm.transforms:
             legal = ", ".join(map(repr, ("auto", *legal_algorithms(node, tensors, constants, options, target))))
             raise ConfigError(f"{own}.conv = {options.conv!r}: {algorithm.reason}; legal: {legal}")
+    wanted = options.filters != "auto" and config.scope_of(node.op, node.name, "filters") == own
+    if wanted and not (node.op == "Conv" and algorithm_of(node, tensors, constants, options, target).transforms):
+        raise ConfigError(f"{own}.filters = {options.filters!r}: it is not computed by Winograd's algorithm; legal: 'auto'")
     for name in SCHEDULED:
         if config.scope_of(node.op, node.name, name) == own and options.given(name) is not None and name not in choices.taken:
             there = ", ".join(f"{choice.name} ({choice.legal_text})" for choice in choices.taken.values()) or "nothing"

@@ -25,6 +25,7 @@ from .config import Config, NodeOptions
 from .fusion import definition_of, fuse
 from .group import Group
 from .kernels import KernelRequest, kernel_key
+from .late_filters import late_filters
 from .layout import LaidOut, assign_layouts
 from .likeness import Lookalikes, likeness, renamed
 from .lowering import Lowered, Lowering
@@ -108,6 +109,8 @@ class Planner:
     tuned: Mapping[str, NodeOptions] = field(default_factory=dict[str, NodeOptions])
     """Options by the first output of a group's anchor; what the configuration sets comes first."""
     notices: Notices = field(default_factory=Notices)
+    late: frozenset[str] = frozenset()
+    """Filters that kernels transform."""
 
     def fused(self) -> list[Group]:
         """Groups, and all tensors, none laid out."""
@@ -133,6 +136,8 @@ class Planner:
             )
         laid_out = assign_layouts(self.graph, groups, self.tensors, self.constants, self.target, self.options)
         check_layouts(laid_out.refused, self.options, self.config, self.target, self.notices)
+        anchors = [group.anchor for group in laid_out.groups]
+        self.late = late_filters(anchors, self.tensors, self.constants, self.options, self.target)
         return laid_out
 
     def signature(self) -> str:
@@ -142,7 +147,8 @@ class Planner:
 
     def options(self, anchor: Node) -> NodeOptions:
         """The options in force for the group around ``anchor``."""
-        return self.config.for_node(anchor.op, anchor.name, self.tuned.get(anchor.outputs[0]))
+        options = self.config.for_node(anchor.op, anchor.name, self.tuned.get(anchor.outputs[0]))
+        return replace(options, filters="kernel") if self.late.intersection(anchor.inputs[1:2]) else options
 
     def run(self) -> Plan:
         laid_out = self.lay_out()

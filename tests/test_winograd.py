@@ -154,13 +154,16 @@ def check(
     *,
     fused: bool = False,
     groups: int = 1,
+    late: bool = False,
     **options: Any,
 ) -> loopnest.CompiledModel:
-    """Compiles with ``algorithm`` and compares with ONNX Runtime: at most 1e-4 of the largest value apart, as for whole models."""
+    """Compiles with ``algorithm`` and compares with ONNX Runtime: at most 1e-4 of the largest value apart, as for whole models.
+
+    ``late``: the kernel transforms the filters."""
     named = [shape[0], shape[1], *(f"n{i}" for i in range(len(kernel)))]
     model = conv_model(named, filters, kernel, pads, fused=fused, groups=groups)
     feeds = feeds_of(shape, filters, kernel, pads, fused=fused)
-    f = loopnest.compile(model, config={"conv": algorithm, **options})
+    f = loopnest.compile(model, config={"conv": algorithm, "filters": "kernel" if late else "plan", **options})
     (ours,), (theirs,) = f.run(None, feeds), onnxruntime(model, feeds)
     assert ours.shape == theirs.shape
     assert np.abs(ours - theirs).max() <= 1e-4 * np.abs(theirs).max()
@@ -181,6 +184,7 @@ SIZES = st.sampled_from([1, 2, 3, 7, 8, 9, 15, 16, 17, 31, 33])
     algorithm=st.sampled_from(["winograd2", "winograd4", "winograd6"]),
     fused=st.booleans(),
     threads=st.sampled_from([1, 2]),
+    late=st.booleans(),
 )
 def test_any_image(
     height: int,
@@ -192,9 +196,10 @@ def test_any_image(
     algorithm: str,
     fused: bool,
     threads: int,
+    late: bool,
 ) -> None:
     grown = [max(p, 1) if n < 3 else p for p, n in zip(pads, (height, width) * 2, strict=True)]
-    check((batch, channels, height, width), filters, (3, 3), grown, algorithm, fused=fused, threads=threads)
+    check((batch, channels, height, width), filters, (3, 3), grown, algorithm, fused=fused, threads=threads, late=late)
 
 
 @pytest.mark.parametrize("channels", [3, 5, 9, 16])
@@ -237,6 +242,24 @@ def test_groups(groups: int, inputs: int, outputs: int, size: int, algorithm: st
     check(shape, filters, (3, 3), (1, 1, 1, 1), algorithm, fused=fused, groups=groups, threads=threads)
 
 
+@pytest.mark.parametrize(
+    ("channels", "filters", "groups", "sizes", "kernel", "algorithm", "threads"),
+    [
+        (16, 24, 1, (33,), (3,), "winograd4", 1), (9, 40, 1, (9, 15), (1, 3), "winograd4", 2), (17, 33, 1, (16, 7), (7, 1), "winograd2", 1),
+        (16, 40, 1, (5, 7, 6), (3, 3, 3), "winograd2", 1), (264, 520, 1, (7, 8), (3, 3), "winograd4", 2),
+        (144, 72, 3, (16, 17), (3, 3), "winograd4", 2), (48, 80, 1, (31, 33), (5, 5), "winograd2", 1),
+    ],
+)  # fmt: skip
+def test_filters_that_the_kernel_transforms(
+    channels: int, filters: int, groups: int, sizes: tuple[int, ...], kernel: tuple[int, ...], algorithm: str, threads: int
+) -> None:
+    """Sums in parts, chunks with rests, and blocks of tiles."""
+    pads, shape = tuple(r // 2 for r in kernel) * 2, (1, channels, *sizes)
+    late = check(shape, filters, kernel, pads, algorithm, fused=True, groups=groups, threads=threads, late=True)
+    early = check(shape, filters, kernel, pads, algorithm, fused=True, groups=groups, threads=threads)
+    assert constant_bytes(late) < constant_bytes(early)
+
+
 @pytest.mark.parametrize("tile", [{"m": 1}, {"m": 5, "n": 8}, {"m": 4, "n": 24}, {"n": 128}])
 def test_any_register_tile(tile: dict[str, int]) -> None:
     check((1, 16, 13, 18), 72, (3, 3), (1, 1, 1, 1), "winograd4", fused=True, tile=tile)
@@ -248,6 +271,35 @@ def test_other_instruction_sets(target: str) -> None:
     feeds = feeds_of([1, 16, 9, 15], 21, (3, 3), (1, 1, 1, 1), fused=True)
     (ours,) = loopnest.compile(model, target, config={"conv": "winograd4"}).run(None, feeds)
     np.testing.assert_allclose(ours, onnxruntime(model, feeds)[0], rtol=1e-4, atol=1e-4)
+
+
+def constant_bytes(f: loopnest.CompiledModel) -> int:
+    (plan,) = f.plans
+    return sum(plan.native.program.constants)  # type: ignore[attr-defined]
+
+
+def test_constants_grow_little_beyond_the_models(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Filters for the fewest tiles are transformed in the kernel first; none where an option says otherwise."""
+    channels = (16, 160, 144, 128)  # of images of 24x24, 12x12, 6x6
+    constants = {f"w{i}": values(channels[i + 1], channels[i], 3, 3, seed=i) / channels[i] for i in range(3)}
+    nodes = [oh.make_node("MaxPool", ["x"], ["p0"], kernel_shape=[2, 2], strides=[2, 2])]
+    for i in range(3):
+        nodes.append(oh.make_node("Conv", [f"p{i}", f"w{i}"], [f"y{i}"], name=f"conv{i}", pads=[1, 1, 1, 1]))
+        nodes.append(oh.make_node("MaxPool", [f"y{i}"], [f"p{i + 1}"], kernel_shape=[2, 2], strides=[2, 2]))
+    model = make_model(nodes, {"x": [1, 16, 48, 48]}, ["p3"], constants)
+    feeds = {"x": values(1, 16, 48, 48)}
+
+    def compiled(spare: int, **options: Any) -> int:
+        monkeypatch.setattr("loopnest.compiler.late_filters.SPARE", spare)
+        f = loopnest.compile(model, threads=1, config={"conv": "winograd4", "cache": False, **options})
+        np.testing.assert_allclose(f.run(None, feeds)[0], onnxruntime(model, feeds)[0], rtol=1e-3, atol=1e-4)
+        return constant_bytes(f)
+
+    whole, growth = compiled(64 << 20), [3 * constants[name].nbytes for name in constants]
+    assert whole - compiled(3 << 19) == growth[2]
+    assert (
+        whole - compiled(0, node={"conv2": {"filters": "plan"}}) == growth[1]
+    )  # those of conv0 are for several blocks of tiles
 
 
 def test_a_chain_keeps_its_layout_and_its_halos() -> None:

@@ -6,7 +6,7 @@
             for f in frequencies:                               m + r - 1 of them along each axis
                 M[f, t, co] = sum_ci V[f, t, ci] * U[f, ci, co]     a matrix product on the register tile
             for t in tiles:                                     y = finish(A^T M A), vectors of channels
-        where U = G w G^T, made and packed when the plan is
+        where U = G w G^T, made and packed when the plan is, or, with ``filters = "kernel"``, line by line for each chunk
 
 V and M are scratch memory of a worker; T is such that M and what is read of V at a time stay in its second-level cache, and that U is not
 read for too few tiles. There are an even number of nearly equal blocks, for two workers. Source: Lavin and Gray, "Fast algorithms for
@@ -22,7 +22,6 @@ from itertools import product
 from math import prod
 from typing import TYPE_CHECKING
 
-from ...codegen.target import Target
 from ...ir import loops as ir
 from ..algorithms import algorithm_of
 from ..config import Tile
@@ -30,8 +29,9 @@ from ..ops.context import Op, Reduce
 from .chunks import nearly_equal
 from .cook_toom import CookToom, Matrix, TransformedFilters, multiply
 from .prefetching import AHEAD, PartAhead
-from .register_blocks import Extent, RegisterBlock, fitting_tiles, legal_tiles, tile_cycles
+from .register_blocks import legal_tiles
 from .register_tile import register_tile
+from .winograd_blocking import CHUNK, LATE_CHUNK, MIN_TASKS, PART, blocking
 
 if TYPE_CHECKING:
     from ..lowering import Lowering
@@ -39,17 +39,6 @@ if TYPE_CHECKING:
 Define = Callable[..., Reduce]
 Cell = tuple[int, ...]
 """A place in a tile."""
-PART = 128
-"""Input channels that are summed in one go: half as many as products elsewhere, because transforms multiply errors."""
-CHUNK = 64
-"""Output channels that are computed at a time."""
-MIN_TASKS = 8
-"""With fewer tasks than this, blocks of tiles are smaller, or the output channels of a block are divided between tasks."""
-MIN_CHANNELS = 128
-"""Fewer output channels are not worth transforming the input for once more."""
-LEAST_ROWS = 5
-"""Rows, at least, of a register tile, if there are so many tiles: with fewer, filters come from beyond the second cache too slowly (six
-rows for 16 tiles of 256 channels take 0.9 of the time of four)."""
 PAD = 16
 """Elements between the matrices of two frequencies, which would all lie in one set of the first-level cache otherwise."""
 
@@ -69,57 +58,15 @@ def lower_winograd(lowering: Lowering, op: Op, define: Define) -> bool:
 
 
 @dataclass(frozen=True)
-class Blocking:
-    """At most ``tiles`` a task, on register tiles of ``rows`` x ``columns``, for one of ``groups`` equal parts of the output channels, of
-    which ``chunk`` are computed at a time."""
-
-    tiles: int
-    rows: int
-    columns: int
-    chunk: int
-    groups: int
-
-
-def blocking(tiles: int, outputs: int, filters: int, target: Target, tile: Tile, tasks: int = MIN_TASKS) -> Blocking:
-    """The blocking for so many tiles, output channels (in whole blocks) and bytes of transformed filters, in at least ``tasks`` tasks;
-    extents that ``tile`` sets are kept to."""
-    lanes, most = target.lanes(32), min(CHUNK, outputs)
-    known = _register_block(tiles, most, target)
-    rows, columns = tile.m or known.rows, -(-(tile.n or known.columns) // lanes) * lanes
-    wanted = 48 if filters > 4 * target.l2 else 24
-    blocks = max(1, round(tiles / wanted))
-    parts = min(-(-tasks // blocks), outputs // MIN_CHANNELS)
-    groups = next((n for n in range(parts, 1, -1) if outputs % (n * CHUNK) == 0), 1)
-    if blocks * groups < tasks // 2:
-        blocks = max(blocks, min(tasks // 2, tiles // (2 * rows)))
-    each = -(-tiles // (blocks * rows)) * rows if blocks < tasks else -(-wanted // rows) * rows
-    return Blocking(each, rows, min(columns, most), most, groups)
-
-
-def _register_block(tiles: int, columns: int, target: Target) -> RegisterBlock:
-    """The register tile that takes the fewest cycles, rows rounded up: the target's own, or one of several vectors and rows (more loads
-    than multiply-adds take longer than counted) of which a whole number covers the columns."""
-    lanes = target.lanes(32)
-
-    def cycles(block: RegisterBlock) -> float:
-        extent = Extent(block.rows, block.columns, PART, lanes)
-        return -(-tiles // block.rows) * tile_cycles(extent, target, 32, Tile(block.rows, block.columns)) / block.columns
-
-    own = target.register_tile()
-    fitting = (RegisterBlock(t.m or 1, t.n or lanes) for t in fitting_tiles(target, 32))
-    least = min(tiles, LEAST_ROWS)
-    others = (t for t in fitting if t.columns > lanes and t.rows >= least and columns % t.columns == 0)
-    return min([RegisterBlock(own.rows, own.vectors * lanes), *others], key=cycles)
-
-
-@dataclass(frozen=True)
 class _Part:
-    """Loops over parts of the input channels (one or none), loops over a part, the channel, and how much was summed before."""
+    """Loops over parts of the input channels (one or none), loops over a part, the channel, how much was summed before, and the first
+    channel."""
 
     number: Sequence[ir.Var]
     loops: Sequence[ir.Var]
     channel: ir.Expr
     before: ir.Expr
+    start: ir.Expr
 
 
 class _Emission:
@@ -147,13 +94,15 @@ class _Emission:
         columns = self.output_blocks * self.block
         filters = self.frequencies * self.inputs * self.outputs * self.dtype.itemsize
         tiles, choices = ir.hint(self.tiles), lowering.choices
-        known = blocking(tiles, columns, filters, lowering.target, Tile())
+        self.late = lowering.options.filters == "kernel"
+        chunk = LATE_CHUNK if self.late else CHUNK
+        known = blocking(tiles, columns, filters, lowering.target, Tile(), chunk=chunk)
         legal = legal_tiles(lowering.target, self.dtype.bits, lowering.options.tile)
         tile = choices.tile(Tile(known.rows, known.columns, PART), **legal, k=range(self.block, 4 * PART + 1, self.block))
         tasks = -(-choices.take("tasks", MIN_TASKS, range(1, 65)) // self.groups)
         self.part = tile.k or PART
         self.prefetches = choices.take("prefetch", AHEAD, range(8 * AHEAD + 1)) > 0
-        plan = self.plan = blocking(tiles, columns, filters, lowering.target, tile, tasks)
+        plan = self.plan = blocking(tiles, columns, filters, lowering.target, tile, tasks, chunk)
         self.v = self._matrices("v", self.input_blocks)
         self.m = self._matrices("m", plan.chunk // self.block)
         self.places = b.scratch("places", ir.INDEX, (plan.tiles, len(self.sizes) + 1))
@@ -271,35 +220,110 @@ class _Emission:
 
     def _chunk(self, outer: Sequence[ir.Var], first: ir.Expr, columns: int) -> None:
         """Products and results for ``columns`` output channels from ``first`` on, inside the loops ``outer`` over such chunks."""
-        b, plan = self.b, self.plan
-        with b.loop("f", self.frequencies) as f:
-            whole, rest = divmod(columns, plan.columns)
-            if whole:
-                with b.loop("co", whole) as block:
-                    self._products(f, [*outer, f, block], first, block * plan.columns, plan.columns)
-            if rest:
-                self._products(f, [*outer, f], first, ir.Const(whole * plan.columns), rest)
+        if self.late:
+            self._late_products(outer, first, columns)
+        else:
+            with self.b.loop("f", self.frequencies) as f:
+                for blocks, start, width in self._column_blocks(columns):
+                    with self.b.nested(blocks):
+                        self._products(f, [*outer, f, *blocks], first, start, width)
         self._transform_outputs(first, columns)
+
+    def _column_blocks(self, columns: int) -> Iterator[tuple[Sequence[ir.Var], ir.Expr, int]]:
+        """Loops over whole register tiles of columns, where they start and their width, and what is left."""
+        each = self.plan.columns
+        whole, rest = divmod(columns, each)
+        if whole:
+            block = ir.Var("co", extent=ir.Const(whole))
+            yield [block], block * each, each
+        if rest:
+            yield [], ir.Const(whole * each), rest
 
     def _products(self, f: ir.Var, outer: Sequence[ir.Var], first: ir.Expr, start: ir.Expr, columns: int) -> None:
         """The products of one frequency for ``columns`` output channels of a chunk from ``start`` on, inside the loops ``outer``."""
-        b, plan, lanes = self.b, self.plan, self.block
-        row, column = ir.Var("r", extent=ir.Const(plan.rows)), ir.Var("v", extent=ir.Const(columns))
-        inside = start + column
+        column = ir.Var("v", extent=ir.Const(columns))
         for part in self._parts():
-            index = (f, part.channel, first + inside)
+            index = (f, part.channel, first + start + column)
             order = [*outer, *part.number, *part.loops, column]
             u = self.lowering.packed(self.weights.name, index, order, TransformedFilters(tuple(self.transforms)))
-            with b.nested(part.number), b.loop("ro", (self.count + (plan.rows - 1)) // plan.rows) as ro:
-                t = ro * plan.rows + (row if plan.rows > 1 else ir.ZERO)
-                cell = self.m(f, inside // lanes, t, inside % lanes)
-                weight = ir.Load(u, tuple(order))
-                term = self.v(f, part.channel // lanes, t, part.channel % lanes) * weight
-                ahead = PartAhead(weight, (*part.loops, column), ro, self.shares)
-                along = partial(ahead.inside, b) if self.prefetches else None
-                if self.prefetches:
-                    ahead.before(b)
-                register_tile(b, row, column, part.loops, term, partial(self._add, cell, part), ahead=along)
+            weight = ir.Load(u, tuple(order))
+            with self.b.nested(part.number):
+                self._sums(
+                    f, part, start, column, weight, partial(PartAhead, weight, (*part.loops, column), shares=self.shares)
+                )
+
+    def _sums(
+        self,
+        f: ir.Expr,
+        part: _Part,
+        start: ir.Expr,
+        column: ir.Var,
+        weight: ir.Load,
+        ahead: Callable[[ir.Expr], PartAhead],
+        share: ir.Expr = ir.ZERO,
+    ) -> None:
+        """The sums of all tiles over one part of the channels; ``ahead`` gives what a block of rows asks for, by number, which for the
+        first one is ``share``."""
+        b, plan, lanes = self.b, self.plan, self.block
+        row, inside = ir.Var("r", extent=ir.Const(plan.rows)), start + column
+        with b.loop("ro", (self.count + (plan.rows - 1)) // plan.rows) as ro:
+            t = ro * plan.rows + (row if plan.rows > 1 else ir.ZERO)
+            cell = self.m(f, inside // lanes, t, inside % lanes)
+            term = self.v(f, part.channel // lanes, t, part.channel % lanes) * weight
+            lines = ahead(share + ro)
+            along = partial(lines.inside, b) if self.prefetches else None
+            if self.prefetches:
+                lines.before(b)
+            register_tile(b, row, column, part.loops, term, partial(self._add, cell, part), ahead=along)
+
+    def _late_products(self, outer: Sequence[ir.Var], first: ir.Expr, columns: int) -> None:
+        """The products of a chunk, with filters that are transformed for a line of frequencies at a time."""
+        b, (head, *tail) = self.b, self.transforms
+        along = prod(t.size for t in tail)
+        u = b.scratch("u", self.dtype, (along, min(self.part, self.inputs) * self.plan.chunk + PAD))
+        for part in self._parts():
+            at = (part.channel - part.start) * columns
+            with b.nested(part.number), b.loop("line", head.size) as line:
+                filters, loops = self._transform_filters(u, part, [*outer, *part.number], first, columns, line)
+                whole = partial(PartAhead, filters, loops, shares=self.shares * self.frequencies)
+                with b.loop("fl", along) as fl:
+                    f = line * along + fl
+                    for blocks, start, width in self._column_blocks(columns):
+                        column = ir.Var("v", extent=ir.Const(width))
+                        with b.nested(blocks):
+                            self._sums(f, part, start, column, ir.Load(u, (fl, at + start + column)), whole, f * self.shares)
+
+    def _transform_filters(
+        self, u: ir.Buffer, part: _Part, outer: Sequence[ir.Var], first: ir.Expr, columns: int, line: ir.Expr
+    ) -> tuple[ir.Load, tuple[ir.Var, ...]]:
+        """Fills ``u`` with a line of frequencies of the filters of a chunk and a part of the input channels; how filters are read, and the
+        loops that they are read in."""
+        b, (head, *tail) = self.b, self.transforms
+        blocks = _variable("ub", columns // self.block)
+        taps = [ir.Var(f"k{i}", extent=ir.Const(t.taps)) for i, t in enumerate(self.transforms)]
+        lane = ir.Var("v", extent=ir.Const(self.block))
+        loops = [*part.loops, *([blocks] if isinstance(blocks, ir.Var) else [])]
+        inside = blocks * self.block + lane
+        order = [*outer, *loops, *taps, lane]
+        filters = self.lowering.packed(self.weights.name, (first + inside, part.channel, *taps), order)
+        places = list(product(*(range(t.size) for t in tail)))
+        for number, row in enumerate(head.g):
+            with b.when(line.eq(number)), b.nested(loops), b.loop("v", self.block, "vector") as v:
+
+                def tap(k: int, cell: Cell, v: ir.Var = v) -> ir.Expr:
+                    return ir.Load(filters, (*outer, *loops, ir.Const(k), *map(ir.Const, cell), v))
+
+                def store(cell: Cell, value: ir.Expr, v: ir.Var = v) -> None:
+                    at = (part.channel - part.start) * columns + blocks * self.block + v
+                    b.store(u, (ir.Const(places.index(cell)), at), value)
+
+                cells = product(*(range(t.taps) for t in tail))
+                of_line = {c: multiply((row,), [tap(k, c) for k in range(head.taps)], _same)[0] for c in cells}
+                if tail:
+                    self._apply([t.g for t in tail], of_line, store)
+                else:
+                    store((), of_line[()])
+        return ir.Load(filters, tuple(order)), (*loops, *taps, lane)
 
     def _add(self, cell: ir.Load, part: _Part, total: ir.Expr) -> None:
         """Stores the sum over a part of the channels to M, or adds it to those before."""
@@ -322,7 +346,13 @@ class _Emission:
                 number, outer, lane = (_variable(name, n) for name, n in (("part", parts), ("ci", size), ("lane", unit)))
                 before = number * length + start
                 loops = [v for v in (outer, lane) if isinstance(v, ir.Var)]
-                yield _Part([number] if isinstance(number, ir.Var) else [], loops, (before + outer) * unit + lane, before)
+                yield _Part(
+                    [number] if isinstance(number, ir.Var) else [], loops, (before + outer) * unit + lane, before, before * unit
+                )
+
+
+def _same(value: ir.Expr) -> ir.Expr:
+    return value
 
 
 def _variable(name: str, extent: int) -> ir.Expr:
