@@ -172,6 +172,12 @@ def _direct_cost(filters: tuple[int, ...], result: tuple[int, ...], groups: int,
     return 2 * prod(result) * prod(filters[1:]) * slack + BYTE_FLOPS * 4 * prod(filters)
 
 
+def winograd_gain(filters: tuple[int, ...], result: tuple[int, ...], groups: int) -> float:
+    """How many times the floating-point operations of Winograd's algorithm the direct one takes, for a convolution that it applies to."""
+    sound = [t for outputs in (2, 4, 6) if (t := _transforms(outputs, filters[2:])) and prod(a.growth for a in t) <= MAX_GROWTH]
+    return max((2 * prod(result) * prod(filters[1:]) / winograd_cost(t, filters, result, groups) for t in sound), default=0.0)
+
+
 def winograd_cost(
     transforms: tuple[CookToom, ...], filters: tuple[int, ...], result: tuple[int, ...], groups: int = 1
 ) -> float:

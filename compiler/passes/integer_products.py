@@ -16,12 +16,9 @@ from ..ops.infer import InferContext
 from ..ops.pairs import DOMAIN, in_pairs, pairs_of
 from ..ops.quantize import infer_conv_integer, infer_matmul_integer
 from .maker import Maker
-from .quantization import levels_of
+from .quantization import MIN_CHANNELS, levels_of
 from .rewrite import Outcome, Refusal, Rewrite, rule
 from .view import View
-
-MIN_CHANNELS = 8
-"""Of an image, from which on it may be in blocks of channels."""
 
 
 @rule("MatMulInteger")

@@ -7,16 +7,24 @@ The levels of a tensor are its quantized numbers less the zero point, in 16 bits
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 
 from ...ir import dtypes
 from ...ir.graph import Node, TensorType
+from ..algorithms import winograd_gain
 from ..ops.pairs import DOMAIN
 from .rewrite import Outcome, Refusal, Rewrite, rule
 from .view import View
 
 _BYTES = (dtypes.int8, dtypes.uint8)
+MIN_FLOAT_GAIN = 1.6
+"""Products of pairs of integers that a core makes in the time of one of floats, with their sums: those of an instruction are twice as many,
+but take one more to be added."""
+MIN_CHANNELS = 8
+"""Of an image, from which on it may be in blocks of channels."""
+USUAL_EXTENT = 28
 
 
 @dataclass(frozen=True)
@@ -64,11 +72,24 @@ def convolve_quantized(view: View, node: Node) -> Outcome:
         return Refusal("the filters are not constant")
     if shape[1] == 1:
         return Refusal("sums over single channels are exact in float32, which needs no pairs")
+    if _gain_in_floats(view, node, shape) > MIN_FLOAT_GAIN:
+        return Refusal("Winograd's algorithm, of floats, takes fewer products")
     if w.scale.size > 1 and w.axis % len(shape) != 0:
         return Refusal("the scales of the filters differ along another axis than that of the results")
     column = (-1, *(1,) * (len(shape) - 2))
     scale = (x.scale.reshape(()) * w.scale).reshape(column if w.scale.size > 1 else ())
     return _scaled(view, node, "ConvInteger", (x.value, w.value, x.zero, w.zero), scale, column)
+
+
+def _gain_in_floats(view: View, node: Node, filters: tuple[int, ...]) -> float:
+    """How many times fewer products Winograd's algorithm takes; extents that are not known are taken for images as they are in the middle
+    of a network."""
+    windows = (node.attrs.get("strides") or (), node.attrs.get("dilations") or ())
+    if filters[1] < MIN_CHANNELS or prod(filters[2:]) == 1 or any(n != 1 for window in windows for n in window):  # type: ignore[union-attr]
+        return 0.0
+    batch, _, *image = view.dims(node.outputs[0]) or (1,) * len(filters)
+    result = (batch if isinstance(batch, int) else 1, filters[0], *(n if isinstance(n, int) else USUAL_EXTENT for n in image))
+    return winograd_gain(filters, result, int(node.attrs.get("group", 1)))  # type: ignore[arg-type]
 
 
 @rule("MatMul")
@@ -161,8 +182,7 @@ def quantize_to_levels(view: View, node: Node) -> Outcome:
         return Refusal("it rounds its quotients to another precision")
     shift, limits = int(known.reshape(())), np.iinfo(known.dtype)
     attrs = {"low": int(limits.min) - shift, "high": int(limits.max) - shift}
-    folded = _folded(view, node, scale.reshape(()))
-    nodes, inputs = folded if folded is not None else ([], (node.inputs[0], _scalar(view, scale, node.inputs[1])))
+    nodes, inputs = _divided(view, node, scale.reshape(()))
     level = view.new_value(f"{node.outputs[0]}_levels", TensorType(dtypes.int16, dims))
     moved = view.new_value(f"{node.outputs[0]}_moved", TensorType(dtypes.int16, dims))
     offset = view.new_constant(np.array(shift, np.int16), "zero")
@@ -178,6 +198,18 @@ def quantize_to_levels(view: View, node: Node) -> Outcome:
 
 def _scalar(view: View, array: np.ndarray, name: str) -> str:
     return name if array.shape == () else view.new_constant(array.reshape(()), name)
+
+
+def _divided(view: View, node: Node, scale: np.ndarray) -> tuple[list[Node], tuple[str, ...]]:
+    """The inputs of the levels of ``node``, and nodes that make them: sums of products are rounded anyway, and divided by a factor."""
+    folded = _folded(view, node, scale)
+    if folded is not None:
+        return folded
+    x, reciprocal = node.inputs[0], np.float32(1 / scale)
+    if not np.isfinite(reciprocal) or view.maker(x, "MatMul", "Gemm", "Conv", "ConvTranspose") is None:
+        return [], (x, _scalar(view, scale, node.inputs[1]))
+    made = view.new_value(f"{x}_levels", TensorType(dtypes.float32, view.dims(x)))
+    return [Node("Mul", (x, view.new_constant(np.array(reciprocal), "scale")), (made,), {}, node.name)], (made,)
 
 
 def _folded(view: View, node: Node, scale: np.ndarray) -> tuple[list[Node], tuple[str, ...]] | None:
