@@ -97,6 +97,8 @@ class _Apart:
         if definition is not None and definition.kind == "pointwise" and not is_random(node):
             out = len(self.shapes(node.outputs[0])[0])
             return all(len(self.shapes(name)[0]) == out for name in self.rows.intersection(node.inputs))
+        if node.op == "Stack":
+            return self.rows.issuperset(node.inputs)
         if node.domain not in ("", "ai.onnx") or (any(node.outputs[1:]) and node.op != "Split"):
             return False
         if node.attrs.get("training_mode"):

@@ -378,6 +378,8 @@ class _Layouts:
             if block == tensor.layout.block and all(a >= p and b >= q for (a, b), (p, q) in zip(have, pads, strict=True)):
                 return tensor.layout
             return Layout(block, tuple(pads) if any(p or q for p, q in pads) else ())
+        if anchor.op == "Stack":
+            return tensor.layout
         if anchor.op in CHANNEL_MOVES and name in self.moved(anchor):
             return tensor.layout if self.joins_parts(group) and tensor.layout.block == made else out.layout
         if not made:

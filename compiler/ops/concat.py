@@ -1,8 +1,8 @@
-"""Tensors joined and cut along an axis: Concat, Split, Slice."""
+"""Tensors joined and cut along an axis: Concat, Stack, Split, Slice."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ...ir import loops as ir
@@ -60,6 +60,50 @@ def join_blocks(b: Builder, x: Operand, y: Result, start: int) -> None:
                     y.store((n, (i + target) * y.block + (v + place), *pixel), value)
 
                 strided_loops(b, extents, emit)
+
+
+def infer_stack(context: InferContext) -> TensorType:
+    shape, axis = context.shape(0), int(context.attr("axis", 0))
+    return TensorType(context.dtype(0), (*shape[:axis], context.n_inputs, *shape[axis:]))
+
+
+@nest("Stack", domain="loopnest", infer=infer_stack)
+def stack(op: Op, b: Builder) -> None:
+    """y[..., number of x, ...] = x[...] for each input x, all of one shape; those in blocks of channels are read as they are"""
+    y, axis = op.output(0), int(op.attr("axis", 0))
+    for number in range(op.n_inputs):
+        x = op.input(number)
+        for extents, index in (_channels(x, *part) for part in _parts(x)) if all(x.sizes) else ():
+
+            def emit(
+                place: list[ir.Expr],
+                x: Operand = x,
+                index: Callable[[list[ir.Expr]], list[ir.Expr]] = index,
+                number: int = number,
+            ) -> None:
+                at = index(place)
+                y.store((*at[:axis], ir.Const(number), *at[axis:]), x(*at))
+
+            strided_loops(b, extents, emit)
+
+
+def _parts(x: Operand) -> list[tuple[int, int, int]]:
+    """Blocks of channels, the first of them, and the channels of each: whole ones, and one that is not; none of a plain operand."""
+    if not x.block:
+        return [(0, 0, 0)]
+    whole, rest = divmod(x.sizes[1], x.block)
+    return [part for part in ((whole, 0, x.block), (int(rest > 0), whole, rest)) if part[0]]
+
+
+def _channels(
+    x: Operand, blocks: int, first: int, width: int
+) -> tuple[tuple[ir.Expr, ...], Callable[[list[ir.Expr]], list[ir.Expr]]]:
+    """Extents of loops over ``blocks`` blocks of channels, as they lie in memory, and from their variables to the index of an element."""
+    if not blocks:
+        return tuple(x.shape), list
+    start = parameter("first", first)
+    extents = (x.shape[0], parameter("blocks", blocks), *x.shape[2:], ir.Const(width))
+    return extents, lambda place: [place[0], (start + place[1]) * x.block + place[-1], *place[2:-1]]
 
 
 def parameter(name: str, value: int) -> ir.Expr:

@@ -80,6 +80,7 @@ PASSES: tuple[Pass, ...] = (
         level=2,
     ),
     rules_pass("recognize_attention", attention.attention, attention.transpose_of_attention, level=2),
+    rules_pass("recognize_stacks", reshapes.transpose_of_stack, level=2),
     rules_pass("take_ranges", ranges.range_of_memory, level=2),
     rules_pass("fold_into_batch_norm", affine.affine_into_batch_norm, level=2),
     rules_pass("fold_batch_norm", affine.batch_norm_into_linear, level=2),

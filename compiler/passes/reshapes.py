@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from math import prod
+
 import numpy as np
 
-from ...ir.graph import Dim, Node
+from ...ir.graph import Dim, Node, TensorType
+from ..schedule.prefetching import LINE
 from .identities import permutation
-from .rewrite import Outcome, Refusal, replace_with, rule
+from .rewrite import Outcome, Refusal, Rewrite, replace_with, rule
 from .view import View
 
 _RESHAPES = ("Reshape", "Flatten", "Squeeze", "Unsqueeze")
@@ -58,6 +61,39 @@ def softmax_over_flat(view: View, node: Node) -> Outcome:
     if len(wide) > 1 or first == len(dims):
         return Refusal("it does not go over one axis")
     return replace_with(node, soft.op, (data,), {"axis": wide[0] if wide else len(dims) - 1})
+
+
+@rule("Transpose")
+def transpose_of_stack(view: View, node: Node) -> Outcome:
+    """Transpose(Reshape(Concat(x, y, ...))) => Stack(x, y, ...), where the Reshape sets the inputs apart and the Transpose swaps their
+    number with the axis along which they were joined (the shuffled channels of ShuffleNet)"""
+    apart = view.maker(node.inputs[0], "Reshape")
+    joined = view.maker(apart.inputs[0], "Concat") if apart is not None else None
+    perm, kind = permutation(node), view.type(node.outputs[0])
+    if apart is None or joined is None or perm is None or not isinstance(kind, TensorType):
+        return None
+    whole, stack, number = view.dims(joined.outputs[0]), view.dims(apart.outputs[0]), len(joined.inputs)
+    if whole is None or stack is None or len(stack) != len(whole) + 1:
+        return None
+    axis = int(str(joined.attrs.get("axis", 0))) % len(whole)
+    if perm != (*range(axis), axis + 1, axis, *range(axis + 2, len(stack))):
+        return None
+    each, after = stack[axis + 1], whole[axis + 1 :]
+    if not all(isinstance(extent, int) for extent in (whole[axis], each, *after)):
+        return Refusal("the extents that are moved are not known yet")
+    if (stack[axis], *stack[axis + 2 :]) != (number, *after) or any(
+        view.dims(n) != (*whole[:axis], each, *after) for n in joined.inputs
+    ):
+        return Refusal("what is set apart is not what was joined")
+    if axis > 1 and stack[:axis] != whole[:axis]:  # a single extent before is the same, as the number of elements is
+        return Refusal("the extents before differ")
+    if prod(extent for extent in after if isinstance(extent, int)) * kind.dtype.itemsize < LINE:
+        return Refusal("what moves together is shorter than a line of the cache")
+    if kind.dtype.bits < 8 or kind.dtype.kind in ("complex", "string"):
+        return Refusal("its elements are not single numbers of whole bytes")
+    if not (view.read_once(apart.outputs[0]) and view.read_once(joined.outputs[0])):
+        return Refusal("something else reads what is joined")
+    return Rewrite([Node("Stack", joined.inputs, node.outputs, {"axis": axis + 1}, node.name, "loopnest")])
 
 
 def _target(dims: tuple[Dim, ...] | None) -> tuple[int, ...] | None:
