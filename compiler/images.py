@@ -1,7 +1,9 @@
-"""Batches computed one image after the other, with the plan for one image, where what a whole batch moves through memory takes longer.
+"""Batches computed image by image, with the plan for one image, where what a whole batch moves through memory takes longer.
 
     [8, 96, 112, 112] float32 are 38 MB, of which each step would read and write all; of one image they are 4.8 MB, which stay in a cache.
     In exchange the weights are read eight times: only where they are few.
+
+Several threads compute an image each, and meet once a call instead of after each step (``runtime/shares.py``).
 
 That needs a proof that nothing passes between images: the graph bound to the shapes of the batch and the graph bound to those of one image
 have the same nodes, every value that depends on data differs in its first extent alone, and every operator is one that keeps rows apart.
@@ -18,12 +20,16 @@ import numpy as np
 from ..codegen.target import Target
 from ..ir.errors import LoopnestError
 from ..ir.graph import Graph, Node, TensorType
+from ..runtime.shares import images_apart
 from .ops.registry import lookup
 from .seeds import is_random
 from .specialize import specialize
 
 GAIN = 0.9
-"""One image after the other has to take at most so much of a batch's time for memory, by estimate."""
+"""One image after the other has to take at most so much of a batch's time for memory, by estimate; on several threads as much, since
+these need not meet after each step."""
+LOST = 0.1
+"""What may be lost, of the images, to those that do not share out: one for each worker without, a third of one whose steps are shared."""
 L3_NS, MEMORY_NS = 1 / 65, 1 / 20
 """What a byte takes that comes from the third cache or from memory."""
 
@@ -50,7 +56,7 @@ def images_of(
 ) -> Images | None:
     """``batch``, which is ``graph`` for ``inputs``, as images; None where they are not apart, or a batch is no slower."""
     given = {name: inputs[name] for name in batch.inputs if name not in batch.constants}
-    arrays = [value for value in given.values() if isinstance(value, np.ndarray) and value.ndim]
+    arrays = [value for value in given.values() if isinstance(value, np.ndarray) and value.ndim > 1]
     count = arrays[0].shape[0] if arrays else 1
     if count < 2 or len(arrays) < len(given) or any(array.shape[0] != count for array in arrays):
         return None
@@ -144,11 +150,10 @@ def _same(a: Node, b: Node) -> bool:
 
 
 def pays(batch: Graph, one: Graph, count: int, target: Target, threads: int) -> bool:
-    """Whether a batch takes longer for memory than its images one after the other, as far as that can be said before they are planned.
-
-    Never for several threads, which would share the steps of one image: they are too short, and there are as many more meetings.
-    """
-    if threads > 1:
+    """Whether a batch takes longer for memory than as many images at once as there are threads, as far as that can be said before they are
+    planned. Threads share the memory, but each reads all weights; those that share steps wait for it at the same time."""
+    apart = images_apart(count, threads)
+    if (count - apart) / 3 + -apart % threads > LOST * count:
         return False
     weights = sum(array.nbytes for array in one.constants.values())
     moved = [size for node in one.nodes if (size := _moved(one, node))]
@@ -156,14 +161,14 @@ def pays(batch: Graph, one: Graph, count: int, target: Target, threads: int) -> 
         return False  # nothing stays in a cache for another step, or images are small, and take longer one by one
 
     def each(nbytes: int) -> float:
-        return 0.0 if nbytes <= target.l2 else L3_NS if nbytes <= target.l3 // 2 else MEMORY_NS
+        return 0.0 if nbytes <= threads * target.l2 else L3_NS if nbytes <= target.l3 // 2 else MEMORY_NS
 
     def nanoseconds(images: int) -> float:
         """With so many images at once."""
-        again = weights * each(weights + images * max(moved)) * (count // images)
+        again = weights * each(weights + images * max(moved)) * count / images
         return again + sum(count * size * each(images * size) for size in moved)
 
-    return nanoseconds(1) < GAIN * nanoseconds(count)
+    return nanoseconds(threads) < (GAIN if threads == 1 else 1) * nanoseconds(count)
 
 
 def _moved(graph: Graph, node: Node) -> int:

@@ -57,6 +57,7 @@ class KeptModel:
             [processor_name(), setup.threads] if setup.config.tuned else []
         )  # what was tuned is for one, and as many threads
         self._target = json.dumps([asdict(setup.target), *processor])
+        self._threads = setup.threads
         self._options = options
         self._shapes = json.dumps(shapes, sort_keys=True)
         self._files: Mapping[str, str] = {}
@@ -159,7 +160,8 @@ class KeptModel:
             json.dumps([part.hex() if isinstance(part, bytes) else part for part in each]) for each in (key, *rests)
         )
         files = json.dumps(self._files, sort_keys=True)
-        return CacheKey((*model.parts, ("files", files), ("inputs", inputs), *(("rest", part) for part in parts)))
+        threads = (("threads", str(self._threads)),) if may_be_images((key, *rests)[-1]) else ()
+        return CacheKey((*model.parts, ("files", files), ("inputs", inputs), *threads, *(("rest", part) for part in parts)))
 
     @cached_property
     def _versions(self) -> tuple[tuple[str, str], ...]:
@@ -181,6 +183,11 @@ class KeptModel:
                 ("shapes", self._shapes),
             )
         )
+
+
+def may_be_images(key: Key) -> bool:
+    """Whether inputs of this key may be images of a batch, of which as many as there are threads are computed at once (``images.py``)."""
+    return any(isinstance(part, tuple) and len(part) > 1 and part[0] > 1 for part in key)
 
 
 def _extents(shapes: Any) -> Mapping[str, Sequence[int]] | None:

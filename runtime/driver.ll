@@ -7,6 +7,9 @@
 ; A kernel is called for one of so many equal shares of its tasks. Each worker has a row of them of its own, and is helped by those that are
 ; done with theirs. Of several shares that fail the first is reported: a worker stops at its first failure, but only what lies in its own row, or is
 ; taken when its own row is used up, can be that, so that no share before the first that fails is left out.
+;
+; Of several images, those that share out evenly are computed each by one worker, which takes the next one when it is done, and has an arena of
+; its own. Images are taken in their order, and one that is taken is computed whatever happens to others: the first that fails is reported.
 
 ; What is the same in every call of a program.
 %Program = type {
@@ -19,7 +22,11 @@
   i64,  ; 6 scratch_stride bytes between the scratch of one worker and the next
   i64,  ; 7 n_tensors      inputs and outputs
   i64,  ; 8 images         how often a call walks the steps, each time on the next part of its inputs and outputs
-  i64   ; 9 strides        address of i64[n_tensors]: bytes from one such part to the next
+  i64,  ; 9 strides        address of i64[n_tensors]: bytes from one such part to the next
+  i64,  ; 10 apart         how many of these images, from the first, are each computed by one worker
+  i64,  ; 11 crew          how many workers compute them
+  i64,  ; 12 flags         as those of a step
+  i64   ; 13 arena_stride  bytes between the arena of one of these workers and the next
 }
 
 ; One call of a program. bases: [0 (offsets are addresses: constants), arena, scratch of worker 0, inputs..., outputs...].
@@ -27,8 +34,9 @@
   ptr,  ; 0 program
   ptr,  ; 1 bases
   ptr,  ; 2 failures       %Failure[workers]
-  ptr,  ; 3 timestamps     null, or i64[n_steps + 1] for nanoseconds
-  i64   ; 4 failed         number of the first step that failed, -1 while none has
+  ptr,  ; 3 clock          null, or i64[n_steps + 1]: when worker 0 was last seen, and how many nanoseconds it was at each step
+  i64,  ; 4 failed         number of the first step that failed, -1 while none has
+  i64   ; 5 taken          how many images were taken of those that one worker computes
 }
 
 %Step = type {
@@ -42,7 +50,7 @@
   i64   ; 7 pieces         shares in the row of each worker
 }
 
-%Failure = type { i64, i64, i64, i64 }  ; step, code, value, share
+%Failure = type { i64, i64, i64, i64, i64 }  ; step, code, value, share, image (-1 where workers share the steps of one)
 
 ; Something that opens again and again: who waits for generation g + 1 spins for a while, then sleeps. Now and then a spinning thread
 ; offers its CPU to others, since the one it waits for may be in need of it.
@@ -61,7 +69,7 @@
   %Gate,       ; 0 start
   i64,         ; 1 rank      its number in the crew; 0 while it has nothing to do
   i64,         ; 2 crew
-  i64,         ; 3 step      the first; null in Team.call tells it to end
+  i64,         ; 3 step      the first, -1 for images; null in Team.call tells it to end
   [5 x i64],
   i64,         ; 5 claimed   how many shares were taken of the row of the worker of this rank
   [7 x i64]
@@ -268,9 +276,23 @@ wait:
 
 ; ---------------------------------------------------------------------------------------------------------------- steps
 
-define internal void @timestamp(ptr %slot) {
+define internal void @start_clock(ptr %clock) {
   %time = call i64 @now()
-  store i64 %time, ptr %slot
+  store i64 %time, ptr %clock
+  ret void
+}
+
+; Adds the time since worker 0 was last seen to that of a step.
+define internal void @clock_step(ptr %clock, i64 %step) {
+  %slot.number = add i64 %step, 1
+  %slot = getelementptr i64, ptr %clock, i64 %slot.number
+  %before = load i64, ptr %clock
+  %now = call i64 @now()
+  %passed = sub i64 %now, %before
+  %sum = load i64, ptr %slot
+  %sum.next = add i64 %sum, %passed
+  store i64 %now, ptr %clock
+  store i64 %sum.next, ptr %slot
   ret void
 }
 
@@ -400,7 +422,7 @@ define internal void @fail(ptr %call, i64 %worker, i64 %step, i64 %code, ptr %ex
 define internal void @walk(ptr %call, i64 %from, i64 %to, i64 %worker, i64 %workers, ptr %team) {
 entry:
   %bases.at = getelementptr %Call, ptr %call, i64 0, i32 1
-  %timestamps.at = getelementptr %Call, ptr %call, i64 0, i32 3
+  %clock.at = getelementptr %Call, ptr %call, i64 0, i32 3
   %failed.at = getelementptr %Call, ptr %call, i64 0, i32 4
   %program = load ptr, ptr %call
   %arguments.at = getelementptr %Program, ptr %program, i64 0, i32 2
@@ -413,13 +435,13 @@ entry:
   %stride = load i64, ptr %stride.at
   %max.buffers = load i64, ptr %max.buffers.at
   %max.extents = load i64, ptr %max.extents.at
-  %timestamps = load ptr, ptr %timestamps.at
+  %clock = load ptr, ptr %clock.at
   %scratch = mul i64 %stride, %worker
   %pointers = alloca i64, i64 %max.buffers
   %extents = alloca i64, i64 %max.extents
   %first = icmp eq i64 %worker, 0
   %alone = icmp eq i64 %workers, 1
-  %timing = icmp ne ptr %timestamps, null
+  %timing = icmp ne ptr %clock, null
   %timed = and i1 %first, %timing
   br label %loop
 
@@ -489,8 +511,7 @@ clocked:
   br i1 %timed, label %stamp, label %advance
 
 stamp:
-  %slot = getelementptr i64, ptr %timestamps, i64 %s.next
-  call void @timestamp(ptr %slot)
+  call void @clock_step(ptr %clock, i64 %s)
   br label %advance
 
 advance:
@@ -587,17 +608,17 @@ done:
 ; and meet after the last of it, so that none is still in the walk when this returns.
 define internal void @dispatch(ptr %call, ptr %team) {
 entry:
-  %timestamps.at = getelementptr %Call, ptr %call, i64 0, i32 3
-  %timestamps = load ptr, ptr %timestamps.at
+  %clock.at = getelementptr %Call, ptr %call, i64 0, i32 3
+  %clock = load ptr, ptr %clock.at
   %program = load ptr, ptr %call
   %n.at = getelementptr %Program, ptr %program, i64 0, i32 1
   %steps = load ptr, ptr %program
   %n = load i64, ptr %n.at
-  %timed = icmp ne ptr %timestamps, null
+  %timed = icmp ne ptr %clock, null
   br i1 %timed, label %stamp, label %choose
 
 stamp:
-  call void @timestamp(ptr %timestamps)
+  call void @start_clock(ptr %clock)
   br label %choose
 
 choose:
@@ -651,8 +672,8 @@ done:
   ret void
 }
 
-; The tensors of the next image: each base moves by its stride.
-define internal void @next_image(ptr %program, ptr %bases, i64 %n) {
+; The tensors so many images further on: each base moves by that many of its strides.
+define internal void @move(ptr %program, ptr %bases, i64 %n, i64 %images) {
 entry:
   %strides.at = getelementptr %Program, ptr %program, i64 0, i32 9
   %strides = load ptr, ptr %strides.at
@@ -665,7 +686,8 @@ next:
   %base.at = getelementptr i64, ptr %bases, i64 %i
   %stride = load i64, ptr %stride.at
   %base = load i64, ptr %base.at
-  %moved = add i64 %base, %stride
+  %distance = mul i64 %stride, %images
+  %moved = add i64 %base, %distance
   store i64 %moved, ptr %base.at
   %i.next = add i64 %i, 1
   %more = icmp ult i64 %i.next, %n
@@ -675,9 +697,143 @@ done:
   ret void
 }
 
+; What each of `workers` does for images that one worker computes: it walks all steps, alone and in its own arena, for the next image that
+; nobody has taken, until none is left or one has failed.
+define internal void @compute_images(ptr %call, i64 %worker, i64 %workers, ptr %team) {
+entry:
+  %own = alloca %Call
+  %program = load ptr, ptr %call
+  %call.bases.at = getelementptr %Call, ptr %call, i64 0, i32 1
+  %call.failures.at = getelementptr %Call, ptr %call, i64 0, i32 2
+  %call.clock.at = getelementptr %Call, ptr %call, i64 0, i32 3
+  %call.failed.at = getelementptr %Call, ptr %call, i64 0, i32 4
+  %taken.at = getelementptr %Call, ptr %call, i64 0, i32 5
+  %call.bases = load ptr, ptr %call.bases.at
+  %call.failures = load ptr, ptr %call.failures.at
+  %call.clock = load ptr, ptr %call.clock.at
+  %n.steps.at = getelementptr %Program, ptr %program, i64 0, i32 1
+  %n.at = getelementptr %Program, ptr %program, i64 0, i32 7
+  %apart.at = getelementptr %Program, ptr %program, i64 0, i32 10
+  %stride.at = getelementptr %Program, ptr %program, i64 0, i32 13
+  %n.steps = load i64, ptr %n.steps.at
+  %n = load i64, ptr %n.at
+  %apart = load i64, ptr %apart.at
+  %stride = load i64, ptr %stride.at
+  %n.bases = add i64 %n, 3
+  %nbytes = mul i64 %n.bases, 8
+  %bases = alloca i64, i64 %n.bases
+  %arena.slot = getelementptr i64, ptr %bases, i64 1
+  %scratch.slot = getelementptr i64, ptr %bases, i64 2
+  %tensor.slots = getelementptr i64, ptr %bases, i64 3
+  %first = icmp eq i64 %worker, 0
+  %clock = select i1 %first, ptr %call.clock, ptr null
+  %failure = getelementptr %Failure, ptr %call.failures, i64 %worker
+  %image.at = getelementptr %Failure, ptr %failure, i64 0, i32 4
+  %offset = mul i64 %stride, %worker
+  %bases.at = getelementptr %Call, ptr %own, i64 0, i32 1
+  %failures.at = getelementptr %Call, ptr %own, i64 0, i32 2
+  %clock.at = getelementptr %Call, ptr %own, i64 0, i32 3
+  %failed.at = getelementptr %Call, ptr %own, i64 0, i32 4
+  store ptr %program, ptr %own
+  store ptr %bases, ptr %bases.at
+  store ptr %failure, ptr %failures.at
+  store ptr %clock, ptr %clock.at
+  store i64 -1, ptr %failed.at
+  br label %next
+
+next:
+  %others.failed = load atomic i64, ptr %call.failed.at monotonic, align 8
+  %sound = icmp eq i64 %others.failed, -1
+  br i1 %sound, label %take, label %done
+
+take:
+  %image = atomicrmw add ptr %taken.at, i64 1 monotonic
+  %left = icmp ult i64 %image, %apart
+  br i1 %left, label %compute, label %done
+
+compute:
+  call void @llvm.memcpy.p0.p0.i64(ptr %bases, ptr %call.bases, i64 %nbytes, i1 false)
+  %arena = load i64, ptr %arena.slot
+  %scratch = load i64, ptr %scratch.slot
+  %arena.own = add i64 %arena, %offset
+  %scratch.own = add i64 %scratch, %offset
+  store i64 %arena.own, ptr %arena.slot
+  store i64 %scratch.own, ptr %scratch.slot
+  call void @move(ptr %program, ptr %tensor.slots, i64 %n, i64 %image)
+  call void @dispatch(ptr %own, ptr null)
+  %failed = load i64, ptr %failed.at
+  %fine = icmp eq i64 %failed, -1
+  br i1 %fine, label %next, label %failed.here
+
+failed.here:
+  store i64 %image, ptr %image.at
+  atomicrmw umin ptr %call.failed.at, i64 %failed seq_cst
+  br label %done
+
+done:
+  call void @meet(ptr %team, i64 %workers)
+  ret void
+}
+
+; Computes the first images of a call, each on one worker of the team, and returns how many; none where there is no team, it is busy, or they do
+; not share out.
+define internal i64 @dispatch_images(ptr %call, ptr %team) {
+entry:
+  %program = load ptr, ptr %call
+  %apart.at = getelementptr %Program, ptr %program, i64 0, i32 10
+  %crew.at = getelementptr %Program, ptr %program, i64 0, i32 11
+  %flags.at = getelementptr %Program, ptr %program, i64 0, i32 12
+  %apart = load i64, ptr %apart.at
+  %wanted = load i64, ptr %crew.at
+  %flags = load i64, ptr %flags.at
+  %nobody = icmp eq ptr %team, null
+  %nothing = icmp eq i64 %apart, 0
+  %no = or i1 %nobody, %nothing
+  br i1 %no, label %none, label %claim
+
+claim:
+  %claimed = cmpxchg ptr %team, i64 0, i64 1 acquire monotonic
+  %won = extractvalue { i64, i1 } %claimed, 1
+  br i1 %won, label %together, label %none
+
+none:
+  ret i64 0
+
+together:
+  %crew = call i64 @gather(ptr %team, ptr %call, i64 -1, i64 %wanted, i64 %flags)
+  call void @compute_images(ptr %call, i64 0, i64 %crew, ptr %team)
+  store atomic i64 0, ptr %team release, align 8
+  ret i64 %apart
+}
+
+; Whether a failure comes before another: its image, else its step, else its share. What has not failed comes last.
+define internal i1 @is_before(ptr %a, ptr %b) {
+entry:
+  %a.share.at = getelementptr %Failure, ptr %a, i64 0, i32 3
+  %b.share.at = getelementptr %Failure, ptr %b, i64 0, i32 3
+  %a.image.at = getelementptr %Failure, ptr %a, i64 0, i32 4
+  %b.image.at = getelementptr %Failure, ptr %b, i64 0, i32 4
+  %a.step = load i64, ptr %a
+  %b.step = load i64, ptr %b
+  %a.share = load i64, ptr %a.share.at
+  %b.share = load i64, ptr %b.share.at
+  %a.image = load i64, ptr %a.image.at
+  %b.image = load i64, ptr %b.image.at
+  %image.before = icmp ult i64 %a.image, %b.image
+  %image.same = icmp eq i64 %a.image, %b.image
+  %step.before = icmp ult i64 %a.step, %b.step
+  %step.same = icmp eq i64 %a.step, %b.step
+  %share.before = icmp ult i64 %a.share, %b.share
+  %by.share = and i1 %step.same, %share.before
+  %in.image = or i1 %step.before, %by.share
+  %by.step = and i1 %image.same, %in.image
+  %before = or i1 %image.before, %by.step
+  ret i1 %before
+}
+
 ; Runs `program` on `tensors` (addresses of its inputs, then of its outputs) in `memory` (arena and scratch), on `team` or, where that is
 ; null, on this thread. Returns the number of the first step that failed, and what it said in `failure`; -1 when none failed.
-define i64 @loopnest_run(ptr %program, ptr %tensors, ptr %memory, ptr %team, ptr %timestamps, ptr %failure) {
+define i64 @loopnest_run(ptr %program, ptr %tensors, ptr %memory, ptr %team, ptr %clock, ptr %failure) {
 entry:
   %call = alloca %Call
   %alone = icmp eq ptr %team, null
@@ -709,58 +865,59 @@ prepare:
   call void @llvm.memcpy.p0.p0.i64(ptr %tensor.slots, ptr %tensors, i64 %nbytes, i1 false)
   %bases.at = getelementptr %Call, ptr %call, i64 0, i32 1
   %failures.at = getelementptr %Call, ptr %call, i64 0, i32 2
-  %timestamps.at = getelementptr %Call, ptr %call, i64 0, i32 3
+  %clock.at = getelementptr %Call, ptr %call, i64 0, i32 3
   %failed.at = getelementptr %Call, ptr %call, i64 0, i32 4
+  %taken.at = getelementptr %Call, ptr %call, i64 0, i32 5
   store ptr %program, ptr %call
   store ptr %bases, ptr %bases.at
   store ptr %failures, ptr %failures.at
-  store ptr %timestamps, ptr %timestamps.at
+  store ptr %clock, ptr %clock.at
   store i64 -1, ptr %failed.at
-  %record.nbytes = mul i64 %workers, 32
+  store i64 0, ptr %taken.at
+  %record.nbytes = mul i64 %workers, 40
   call void @llvm.memset.p0.i64(ptr %failures, i8 -1, i64 %record.nbytes, i1 false)
   %images.at = getelementptr %Program, ptr %program, i64 0, i32 8
   %images = load i64, ptr %images.at
-  br label %image
+  %computed = call i64 @dispatch_images(ptr %call, ptr %team)
+  call void @move(ptr %program, ptr %tensor.slots, i64 %n, i64 %computed)
+  br label %judge
 
-image:
-  %number = phi i64 [ 1, %prepare ], [ %number.next, %following ]
-  call void @dispatch(ptr %call, ptr %team)
+judge:
+  %number = phi i64 [ %computed, %prepare ], [ %number.next, %image ]
   %failed = load atomic i64, ptr %failed.at monotonic, align 8
   %fine = icmp eq i64 %failed, -1
-  br i1 %fine, label %computed, label %search
-
-computed:
   %left = icmp ult i64 %number, %images
-  br i1 %left, label %following, label %done
+  br i1 %fine, label %look, label %search
 
-following:
+look:
+  br i1 %left, label %image, label %done
+
+image:
   %number.next = add i64 %number, 1
-  call void @next_image(ptr %program, ptr %tensor.slots, i64 %n)
-  br label %image
+  call void @dispatch(ptr %call, ptr %team)
+  call void @move(ptr %program, ptr %tensor.slots, i64 %n, i64 1)
+  br label %judge
 
-search:
-  %w = phi i64 [ 0, %image ], [ %w.next, %search ]
-  %first = phi ptr [ null, %image ], [ %first.next, %search ]
-  %least = phi i64 [ -1, %image ], [ %least.next, %search ]
-  %record = getelementptr %Failure, ptr %failures, i64 %w
-  %share.at = getelementptr %Failure, ptr %record, i64 0, i32 3
-  %step = load i64, ptr %record
-  %share = load i64, ptr %share.at
-  %same = icmp eq i64 %step, %failed
-  %before = icmp ult i64 %share, %least
-  %better = and i1 %same, %before
-  %first.next = select i1 %better, ptr %record, ptr %first
-  %least.next = select i1 %better, i64 %share, i64 %least
+search:  ; the first image, then the first step, then the first share
+  %w = phi i64 [ 1, %judge ], [ %w.next, %compare ]
+  %first = phi ptr [ %failures, %judge ], [ %first.next, %compare ]
+  %more = icmp ult i64 %w, %workers
+  br i1 %more, label %compare, label %report
+
+compare:
   %w.next = add i64 %w, 1
-  %more = icmp ult i64 %w.next, %workers
-  br i1 %more, label %search, label %report
+  %record = getelementptr %Failure, ptr %failures, i64 %w
+  %before = call i1 @is_before(ptr %record, ptr %first)
+  %first.next = select i1 %before, ptr %record, ptr %first
+  br label %search
 
 report:
-  call void @llvm.memcpy.p0.p0.i64(ptr %failure, ptr %first.next, i64 24, i1 false)
-  br label %done
+  %step = load i64, ptr %first
+  call void @llvm.memcpy.p0.p0.i64(ptr %failure, ptr %first, i64 24, i1 false)
+  ret i64 %step
 
 done:
-  ret i64 %failed
+  ret i64 -1
 }
 
 ; Prepares zeroed memory as a team.
@@ -798,7 +955,7 @@ entry:
   br label %idle
 
 idle:
-  %seen = phi i64 [ 0, %entry ], [ %seen.next, %work ]
+  %seen = phi i64 [ 0, %entry ], [ %seen.next, %images ], [ %seen.next, %steps ]
   call void @gate_wait(ptr %member, i64 %seen)
   %seen.next = add i64 %seen, 1
   %call = load ptr, ptr %call.at
@@ -809,9 +966,17 @@ work:
   %rank = load i64, ptr %rank.at
   %crew = load i64, ptr %crew.at
   %from = load i64, ptr %step.at
+  %apart = icmp eq i64 %from, -1
+  br i1 %apart, label %images, label %steps
+
+images:
+  call void @compute_images(ptr %call, i64 %rank, i64 %crew, ptr %team)
+  br label %idle
+
+steps:
   %program = load ptr, ptr %call
-  %steps = load ptr, ptr %program
-  %to.at = getelementptr %Step, ptr %steps, i64 %from, i32 6
+  %first = load ptr, ptr %program
+  %to.at = getelementptr %Step, ptr %first, i64 %from, i32 6
   %to = load i64, ptr %to.at
   call void @walk(ptr %call, i64 %from, i64 %to, i64 %rank, i64 %crew, ptr %team)
   br label %idle

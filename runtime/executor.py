@@ -15,7 +15,7 @@ from .buffers import Outputs, Workspaces, address_of, aligned, aligned_empty
 from .driver import AWAIT, MEET, WAKE, driver
 from .entry import Argument, Maker, Runnable, decline, make_entry, make_rerun
 from .program import BufferSpec, Program, Step, TensorSpec
-from .shares import shares
+from .shares import ImageShare, image_share, shares
 from .team import Team, team_of
 
 if TYPE_CHECKING:
@@ -37,9 +37,9 @@ class Executable:
 
     ``addresses`` maps kernel keys to machine code, which ``keep`` keeps alive (a ``Linked``, or what has its ``objects``); ``constants``
     are the packed weights, one uint8 array (or memory map) per blob. ``workspaces`` may be shared by all programs of a model, so that
-    plans for many shapes do not each hold an arena. With ``threads`` > 1, parallel steps are shared by as many workers as they are worth
-    (``shares``), unless the team is busy with another call. Raises ``KeyError`` for a kernel without an address, ``ValueError`` for
-    constants of the wrong size.
+    plans for many shapes do not each hold an arena. With ``threads`` > 1, images are computed each by one worker, and parallel steps are
+    shared by as many as they are worth (``shares``), unless the team is busy with another call. Raises ``KeyError`` for a kernel without
+    an address, ``ValueError`` for constants of the wrong size.
     """
 
     def __init__(
@@ -58,9 +58,10 @@ class Executable:
         self._driver = driver()
         self._workspaces = workspaces or Workspaces()
         self._tables = _tables(program, addresses, [address_of(blob) for blob in self._constants], threads)
-        self._workers = int(self._tables[0][:, _CREW].max(initial=1))
+        images = image_share(program.steps, program.images, threads)
+        self._workers = max(int(self._tables[0][:, _CREW].max(initial=1)), images.crew)
         self._team: Team | None = team_of(threads) if self._workers > 1 else None
-        self._record, self._nbytes = _record(program, self._tables, self._workers)
+        self._record, self._nbytes = _record(program, self._tables, self._workers, images)
         self._arguments = [Argument(spec.numpy, spec.extents, at) for at, spec in enumerate(program.inputs)]
         self._inputs = [(spec.nbytes, spec.numpy.alignment) for spec in program.inputs]
         self._outputs = _makers(program, self._workspaces.outputs)
@@ -124,17 +125,18 @@ class Executable:
         return self._workspaces.trim()
 
     def profile(self, inputs: Sequence[np.ndarray], repeat: int = 20) -> Profile:
-        """Runs ``repeat`` times (after one more to warm up) and takes the median time of each step, of several images that of the last
-        one times their number."""
+        """Runs ``repeat`` times (after one more to warm up) and takes the median time of each step; of several images, the time that this
+        thread spent on it in all those that it computed or shared."""
         from .profile import Profile, StepTime
 
-        stamps = np.zeros((repeat + 1, len(self.program.steps) + 1), np.int64)
-        for row in stamps:
+        clocks = np.zeros((repeat + 1, len(self.program.steps) + 1), np.int64)
+        for row in clocks:
             self._call(inputs, None, address_of(row))
         steps = self.program.steps
         images = self.program.images
-        each = images * np.median(np.diff(stamps[1:], axis=1), axis=0) / 1e6
-        total = float(images * np.median((stamps[1:, -1] - stamps[1:, 0]) / 1e6))
+        times = clocks[1:, 1:] / 1e6
+        each = np.median(times, axis=0)
+        total = float(np.median(times.sum(axis=1)))
         return Profile(
             tuple(
                 StepTime(step.name, step.op, step.kernel, float(ms), images * step.flops, images * step.bytes, step.layout)
@@ -148,7 +150,7 @@ class Executable:
         """A table of the fused groups: what each computes, its kernel, layout, arithmetic and traffic."""
         return self.program.as_table()
 
-    def _call(self, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray] | None, stamps: int) -> list[np.ndarray]:
+    def _call(self, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray] | None, clock: int) -> list[np.ndarray]:
         """``run`` the long way: inputs that do not fit as they are get copied."""
         addresses: list[int] = []
         copies: list[np.ndarray] = []
@@ -164,16 +166,16 @@ class Executable:
         else:
             results = list(outputs)
             addresses += [_bound_address(array, spec, True) for array, spec in zip(results, self.program.outputs, strict=True)]
-        self._run_addresses(addresses, stamps)
+        self._run_addresses(addresses, clock)
         return results
 
-    def _run_addresses(self, addresses: Sequence[int], stamps: int) -> None:
+    def _run_addresses(self, addresses: Sequence[int], clock: int) -> None:
         tensors = (ctypes.c_int64 * len(addresses))(*addresses)
         failure = (ctypes.c_int64 * 3)()
         workspace = self._workspaces.take(self._nbytes)
         team = self._team.address if self._team else 0
         at = ctypes.addressof
-        failed = self._driver.run(address_of(self._record), at(tensors), address_of(workspace), team, stamps, at(failure))
+        failed = self._driver.run(address_of(self._record), at(tensors), address_of(workspace), team, clock, at(failure))
         self._workspaces.give(workspace)
         if failed >= 0:
             _fail(self.program, *failure)
@@ -249,8 +251,11 @@ def _place(program: Program, spec: BufferSpec, blobs: Sequence[int]) -> tuple[in
             return _FIRST_TENSOR + len(program.inputs) + spec.index, spec.offset
 
 
-def _record(program: Program, tables: tuple[np.ndarray, np.ndarray, np.ndarray], workers: int) -> tuple[np.ndarray, int]:
-    """The native record of a program, and the bytes of a workspace: the arena, then the scratch of each worker."""
+def _record(
+    program: Program, tables: tuple[np.ndarray, np.ndarray, np.ndarray], workers: int, images: ImageShare
+) -> tuple[np.ndarray, int]:
+    """The native record of a program, and the bytes of a workspace: the arena, then the scratch of each worker; or, for each worker
+    that computes whole images, an arena and its scratch."""
     scratch, stride = aligned(program.arena_nbytes), aligned(program.scratch_nbytes)
     record = (
         address_of(tables[0]),
@@ -263,8 +268,12 @@ def _record(program: Program, tables: tuple[np.ndarray, np.ndarray, np.ndarray],
         len(program.inputs) + len(program.outputs),
         program.images,
         address_of(tables[2]),
+        images.apart,
+        images.crew,
+        AWAIT * images.wait | WAKE * images.wake,
+        scratch + stride,
     )
-    return np.array(record, np.int64), scratch + stride * workers
+    return np.array(record, np.int64), scratch + stride * workers + scratch * (images.crew - 1)
 
 
 def _blob(blob: np.ndarray, nbytes: int) -> np.ndarray:

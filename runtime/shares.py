@@ -40,6 +40,16 @@ class Share(Frozen):
     pieces: int
 
 
+class ImageShare(Frozen):
+    """How images are shared: of the first ``apart`` of them each is computed by one of ``crew`` workers; workers share the steps of each of
+    the others. ``wait`` and ``wake`` as in ``Share``."""
+
+    apart: int
+    crew: int
+    wait: bool
+    wake: bool
+
+
 def cost_us(step: Step) -> float:
     """About how long a step takes on one worker; infinite where nothing is known of its work."""
     if not step.flops and not step.bytes:
@@ -61,6 +71,22 @@ def shares(steps: Sequence[Step], threads: int) -> list[Share]:
         pieces = pieces_of(costs[at], crews[at]) if meet else 1
         found.append(Share(crews[at], end, meet, costs[at] >= WAKE_US, ahead >= WAKE_US, pieces))
     return found[::-1]
+
+
+def image_share(steps: Sequence[Step], images: int, threads: int) -> ImageShare:
+    """How ``threads`` workers share ``images``, each of which takes ``steps``."""
+    apart, each = images_apart(images, threads), sum(map(cost_us, steps))
+    crew = int(min(apart, threads, apart * each / SHARE_US)) if apart else 0
+    if crew < 2:
+        return ImageShare(0, 1, False, False)
+    return ImageShare(apart, crew, each >= WAKE_US, apart * each >= WAKE_US)
+
+
+def images_apart(images: int, threads: int) -> int:
+    """How many of ``images``, from the first, are each computed by one worker: as many as share out, and those left over where they keep
+    more than three quarters of the workers busy. That is about what workers do who share the steps of the others."""
+    left = images % threads
+    return images if 4 * left > 3 * threads else images - left
 
 
 def crew_of(step: Step, cost: float, threads: int) -> int:

@@ -75,7 +75,21 @@ def patient(buffers, extents, worker, workers):
     return 0
 
 
-KERNELS: tuple[Callable[..., int], ...] = (scale, reverse, check, crew, own_scratch, patient)
+def awaits_next(buffers, extents, worker, workers):
+    """An image that begins with 0 sets its y[0] once the next image has set its own; gives up after a while."""
+    x, y, n = buffers[0], buffers[1], extents[1]
+    if x[0] == 0:
+        for i in range(1000000000):
+            y[1] = i
+            if y[n] != 0:
+                break
+        y[0] = y[n]
+    else:
+        y[0] = x[0]
+    return 0
+
+
+KERNELS: tuple[Callable[..., int], ...] = (scale, reverse, check, crew, own_scratch, patient, awaits_next)
 
 
 def machine_code(function: Callable[..., int], signature: types.Type = SIGNATURE) -> tuple[bytes, str]:
@@ -113,6 +127,15 @@ def chain(steps: int, n: int = 8, parallel: bool = True) -> Program:
         return Step("reverse", ((source, 0), (target, 0)), (n,), parallel=parallel, name=f"reverse_{number}", op="Reverse")
 
     return Program((vector("x", n),), (vector("y", n),), buffers, tuple(map(step, range(steps))), arena_nbytes=16 * n)
+
+
+def several(program: Program, images: int) -> Program:
+    """So many images, of which ``program`` computes one."""
+
+    def all_of(specs: tuple[TensorSpec, ...]) -> tuple[TensorSpec, ...]:
+        return tuple(spec.replace(shape=(images * spec.extents[0],)) for spec in specs)
+
+    return program.replace(inputs=all_of(program.inputs), outputs=all_of(program.outputs), images=images)
 
 
 def chained(x: np.ndarray, steps: int) -> np.ndarray:
