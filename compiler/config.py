@@ -27,7 +27,7 @@ Effect = Literal["kernel", "plan", "none"]
 
 Layout = Literal["auto", "plain", "NCHW4c", "NCHW8c", "NCHW16c", "NCHW32c", "NCHW64c"]
 Order = Literal["auto", "columns", "rows", "groups"]
-Algorithm = Literal["auto", "direct", "winograd2", "winograd4", "winograd6"]
+Algorithm = Literal["auto", "direct", "winograd2", "winograd3", "winograd4", "winograd6"]
 Filters = Literal["auto", "plan", "kernel"]
 
 

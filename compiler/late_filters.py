@@ -16,6 +16,7 @@ from ..codegen.target import Target
 from ..ir.graph import Node
 from .algorithms import algorithm_of, groups_of
 from .config import NodeOptions, Tile
+from .schedule.phases import count_phases, frequency_groups
 from .schedule.winograd_blocking import LATE_CHUNK, MIN_TASKS, blocking
 from .tensor import Tensor
 
@@ -72,7 +73,10 @@ def _filters(
     outputs, inputs, groups = len(weights) // groups_of(node), weights.shape[1], groups_of(node)
     columns = -(-outputs // y.layout.block) * y.layout.block
     tiles = y.shape[0] * prod(-(-n // t.outputs) for n, t in zip(y.shape[2:], transforms, strict=True))
-    frequencies = prod(t.size for t in transforms)
-    packed = frequencies * inputs * columns * weights.itemsize
+    packed = sum(group.products for group in frequency_groups(transforms)) * inputs * columns * weights.itemsize
     each = blocking(tiles, columns, packed, target, Tile(), -(-MIN_TASKS // groups), LATE_CHUNK)
-    return _Filters(packed * groups - weights.nbytes, tiles, options.filters == "auto" and each.tiles >= tiles)
+    return _Filters(
+        packed * groups - weights.nbytes,
+        tiles,
+        options.filters == "auto" and each.tiles >= tiles and count_phases(transforms) == 1,
+    )

@@ -370,7 +370,7 @@ class _Layouts:
         if pads is not None:
             block = tensor.layout.block if made else 0
             ragged = made and out.shape[1] % made > 0 and _is_operand(group, name)
-            if ragged or (made and (groups_of(anchor) > 1 or self.algorithm(group).transforms)):
+            if ragged or (made and (groups_of(anchor) > 1 or self.algorithm(group).reads_blocks(tensor.shape[1], made))):
                 block = made
             elif made and not block and self.pays_in_blocks(group, name):
                 block = self.block if tensor.shape[1] % made else made

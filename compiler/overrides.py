@@ -14,6 +14,7 @@ from .config import Config, NodeOptions
 from .group import Group
 from .layout import WHOLE_VECTORS, legal_layouts
 from .notices import ConfigWarning, Notices, TuningWarning
+from .schedule.phases import count_phases
 from .tensor import Tensor
 
 SCHEDULED = ("tile.m", "tile.n", "tile.k", "order", "tasks", "unroll", "prefetch")
@@ -72,8 +73,11 @@ def check_overrides(
             legal = ", ".join(map(repr, ("auto", *legal_algorithms(node, tensors, constants, options, target))))
             raise ConfigError(f"{own}.conv = {options.conv!r}: {algorithm.reason}; legal: {legal}")
     wanted = options.filters != "auto" and config.scope_of(node.op, node.name, "filters") == own
-    if wanted and not (node.op == "Conv" and algorithm_of(node, tensors, constants, options, target).transforms):
+    forms = algorithm_of(node, tensors, constants, options, target).transforms if wanted and node.op == "Conv" else ()
+    if wanted and not forms:
         raise ConfigError(f"{own}.filters = {options.filters!r}: it is not computed by Winograd's algorithm; legal: 'auto'")
+    if options.filters == "kernel" and wanted and count_phases(forms) > 1:
+        raise ConfigError(f"{own}.filters = {options.filters!r}: it has strides; legal: 'auto', 'plan'")
     for name in SCHEDULED:
         if config.scope_of(node.op, node.name, name) == own and options.given(name) is not None and name not in choices.taken:
             there = ", ".join(f"{choice.name} ({choice.legal_text})" for choice in choices.taken.values()) or "nothing"

@@ -21,6 +21,8 @@ from ..runtime.buffers import aligned_empty
 from ..runtime.cache import CacheKey, source_fingerprint
 from ..runtime.parallel import in_threads
 
+_SOURCES = ("compiler/packing.py", "compiler/schedule/cook_toom.py", "compiler/schedule/phases.py")
+
 _SHARED_BYTES = 16 << 20
 """A constant of so many bytes is packed by two threads."""
 
@@ -196,7 +198,7 @@ class PackedConstants:
         def key() -> CacheKey:
             return CacheKey(
                 (
-                    ("packing", source_fingerprint(patterns=("compiler/packing.py", "compiler/schedule/cook_toom.py"))),
+                    ("packing", source_fingerprint(patterns=_SOURCES)),
                     ("source", f"{dtypes.from_numpy(array.dtype).name}{list(array.shape)} {source.digest}"),
                     ("order", text),
                 )

@@ -312,9 +312,9 @@ def test_what_is_ignored_is_told_of_a_plan_from_the_cache_too(tmp_path: Path) ->
     assert "the tuned tile.m = 99: a tile is whole vectors" in told[0][0]
 
 
-def strided() -> onnx.ModelProto:
+def dilated() -> onnx.ModelProto:
     nodes = [
-        make_node("Conv", ["x", "w"], ["c"], name="conv", strides=[2, 2], pads=[1, 1, 1, 1]),
+        make_node("Conv", ["x", "w"], ["c"], name="conv", dilations=[2, 2], pads=[1, 1, 1, 1]),
         make_node("Relu", ["c"], ["y"], name="relu"),
     ]
     return make_model(nodes, {"x": (1, 16, 33, 33)}, ["y"], {"w": values(32, 16, 3, 3) / 12})
@@ -325,7 +325,7 @@ def strided() -> onnx.ModelProto:
     [
         (
             {"node": {"conv": {"conv": "winograd4"}}},
-            "node.\"conv\".conv = 'winograd4': it has strides; legal: 'auto', 'direct'",
+            "node.\"conv\".conv = 'winograd4': it is dilated; legal: 'auto', 'direct'",
         ),
         ({"node": {"conv": {"tile": {"m": 99}}}}, 'node."conv".tile.m = 99: a tile is whole vectors'),
         ({"op": {"Conv": {"tile": {"n": 5}}}}, "op.Conv.tile.n = 5: a tile is whole vectors"),
@@ -337,7 +337,7 @@ def strided() -> onnx.ModelProto:
 )
 def test_an_override_that_no_schedule_has_is_refused_with_what_is_legal(config: Any, message: str) -> None:
     with pytest.raises(loopnest.ConfigError) as caught:
-        loopnest.compile(strided(), config=config)
+        loopnest.compile(dilated(), config=config)
     assert message in str(caught.value)
 
 

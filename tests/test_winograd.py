@@ -17,7 +17,8 @@ import loopnest
 from loopnest.codegen.target import resolve
 from loopnest.compiler.algorithms import MAX_GROWTH, Algorithm, algorithm_of
 from loopnest.compiler.config import NodeOptions
-from loopnest.compiler.schedule.cook_toom import Matrix, TransformedFilters, cook_toom, multiply
+from loopnest.compiler.schedule.cook_toom import Matrix, cook_toom, multiply
+from loopnest.compiler.schedule.phases import TransformedFilters, phased_form
 from loopnest.compiler.tensor import Layout, Tensor
 from loopnest.ir import dtypes
 from loopnest.ir.graph import Node
@@ -357,7 +358,7 @@ def test_errors_of_auto_are_at_most_ten_times_those_of_direct(channels: int, pos
     model = make_model([oh.make_node("Conv", ["x", "w"], ["y"])], {"x": x.shape}, ["y"], {"w": w})
     largest, mean = error(loopnest.compile(model, config={"conv": "direct"}), x, expected)
     for outputs in (2, 4, 6):
-        form = [cook_toom(outputs if r > 1 else 1, r) for r in kernel if outputs + r <= 9]
+        form = [phased_form(outputs if r > 1 else 1, r) for r in kernel if outputs + r <= 9]
         if len(form) == 2 and form[0].growth * form[1].growth <= MAX_GROWTH:
             f = loopnest.compile(model, config={"conv": f"winograd{outputs}"})
             most, mean_of_winograd = error(f, x, expected)
@@ -389,7 +390,7 @@ def choice(
     [
         ({"conv": "direct"}, "option `conv` is direct"), ({"block": 0}, "not in blocks"), ({"constant": False}, "not constant"),
         ({"dtype": dtypes.float64}, "float64"), ({"group": 16}, "no whole blocks"),
-        ({"strides": (1, 2)}, "strides"),
+        ({"strides": (3, 3)}, "one tap of each phase"),
         ({"dilations": (2, 2)}, "dilated"),
     ],
 )  # fmt: skip
@@ -448,11 +449,11 @@ def test_the_kernel_says_what_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("shape", [(17, 5, 3, 3), (1500, 3, 1, 3), (2, 1100, 3), (9, 8, 3, 3, 3)])
 def test_filters_are_transformed_in_float64(shape: tuple[int, ...]) -> None:
     """U[f, ci, co] = G w G^T, rounded once."""
-    form = tuple(cook_toom(2 if r > 1 else 1, r) for r in shape[2:])
+    form = tuple(phased_form(2 if r > 1 else 1, r) for r in shape[2:])
     w = values(*shape)
     expected = w.astype(np.float64)
     for axis, transform in enumerate(form):
-        expected = np.moveaxis(np.tensordot(np.array(transform.g, np.float64), expected, (1, 2 + axis)), 0, 2 + axis)
+        expected = np.moveaxis(np.tensordot(np.array(transform.form.g, np.float64), expected, (1, 2 + axis)), 0, 2 + axis)
     expected = expected.reshape(*shape[:2], -1).transpose(2, 1, 0)
     made = TransformedFilters(form)(w)
     assert made.dtype == np.float32

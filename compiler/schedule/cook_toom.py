@@ -14,21 +14,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
-from itertools import combinations, product
+from itertools import combinations
 from math import prod
 from typing import Any, Protocol, TypeVar
 
-import numpy as np
-
-_AT_A_TIME = 1024
-"""Channels of filters that are transformed by one product of matrices: too few for threads to start."""
-_BLOCK = 1 << 18
-"""Elements that are transformed by one call, which waits for the GIL only before and after: they stay in the cache."""
 Matrix = tuple[tuple[Fraction, ...], ...]
 
 _MAGNITUDES = {0: "", 1: "1", 2: "5/8 3/2", 3: "1/2 1 2"}
 """Points of evaluation besides 0 and infinity, each with both signs, by their number: of all multiples of 1/8, those with the least
-``growth`` of F(2, 3), F(4, 3) and F(6, 3). F(4, 3) on 1 and 2 has more than twice as much."""
+growth of errors (``PhasedForm.growth``) of F(2, 3), F(4, 3) and F(6, 3). F(4, 3) on 1 and 2 has more than twice as much."""
+_FOUR = tuple(map(Fraction, ("3/8", "-3/8", "11/8", "-11/8")))
+"""Four points without 0, the best for F(4, 2), F(3, 3) and F(2, 4): with 0 and three others errors grow by twice as much, and fewer sums
+are shared."""
 
 
 @dataclass(frozen=True)
@@ -46,16 +43,11 @@ class CookToom:
         """Inputs read, and products made, for ``outputs`` results."""
         return self.outputs + self.taps - 1
 
-    @property
-    def growth(self) -> float:
-        """By how much it multiplies the mean square of the errors of its products, compared to summing the products themselves."""
-        norms = [float(sum(c * c for c in p) * sum(c * c for c in q)) for p, q in zip(self.b, self.g, strict=True)]
-        rows = [sum(float(c * c) * norm for c, norm in zip(row, norms, strict=True)) for row in self.a]
-        return sum(rows) / len(rows) / self.taps
-
 
 def default_points(count: int) -> tuple[Fraction, ...]:
     """The points at which an algorithm with ``count`` of them besides infinity evaluates; ``ValueError`` for more than there are."""
+    if count == len(_FOUR):
+        return _FOUR
     pairs = count // 2
     if pairs not in _MAGNITUDES:
         raise ValueError(f"no set of {count} points is known")
@@ -175,29 +167,3 @@ def _plus(total: V, factor: Fraction, value: V) -> V:
     if factor == 1:
         return total + value
     return total - value if factor == -1 else total + value * factor
-
-
-# --- filters -------------------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class TransformedFilters:
-    """Makes U [frequency, input channel, output channel] of filters [output channel, input channel, taps...], computed in float64."""
-
-    transforms: tuple[CookToom, ...]
-
-    def __str__(self) -> str:
-        return "by " + " x ".join(f"F({t.outputs}, {t.taps})" for t in self.transforms)
-
-    def __call__(self, filters: np.ndarray) -> np.ndarray:
-        outputs, inputs, *_ = filters.shape
-        matrix = np.eye(1)
-        for transform in self.transforms:
-            matrix = np.kron(matrix, np.array(transform.g, np.float64))
-        result = np.empty((len(matrix), inputs, outputs), filters.dtype)
-        flat = filters.reshape(outputs, inputs, -1).transpose(1, 2, 0)
-        step = max(1, _BLOCK // (len(matrix) * min(outputs, _AT_A_TIME)))
-        for i, o in product(range(0, inputs, step), range(0, outputs, _AT_A_TIME)):
-            part = np.ascontiguousarray(flat[i : i + step, :, o : o + _AT_A_TIME], np.float64)
-            result[:, i : i + step, o : o + _AT_A_TIME] = np.matmul(matrix, part).transpose(1, 0, 2)
-        return result

@@ -8,6 +8,9 @@
             for t in tiles:                                     y = finish(A^T M A), vectors of channels
         where U = G w G^T, made and packed when the plan is, or, with ``filters = "kernel"``, line by line for each chunk
 
+With strides the channels ``ci`` are those of each phase of the image (``phases.py``). Where an image has fewer channels than a vector, as
+most networks' input, the channels of all phases are gathered beside each other.
+
 V and M are scratch memory of a worker; T is such that M and what is read of V at a time stay in its second-level cache, and that U is not
 read for too few tiles. There are an even number of nearly equal blocks, for two workers. Source: Lavin and Gray, "Fast algorithms for
 convolutional neural networks" (2015).
@@ -15,7 +18,8 @@ convolutional neural networks" (2015).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
@@ -27,7 +31,17 @@ from ..algorithms import algorithm_of
 from ..config import Tile
 from ..ops.context import Op, Reduce
 from .chunks import nearly_equal
-from .cook_toom import CookToom, Matrix, TransformedFilters, multiply
+from .cook_toom import Matrix, multiply
+from .phases import (
+    Forms,
+    FrequencyGroup,
+    PhaseGroup,
+    TransformedFilters,
+    count_phases,
+    frequency_groups,
+    gathered,
+    phase_groups,
+)
 from .prefetching import AHEAD, PartAhead
 from .register_blocks import legal_tiles
 from .register_tile import register_tile
@@ -59,18 +73,19 @@ def lower_winograd(lowering: Lowering, op: Op, define: Define) -> bool:
 
 @dataclass(frozen=True)
 class _Part:
-    """Loops over parts of the input channels (one or none), loops over a part, the channel, how much was summed before, and the first
+    """Loops over parts of the channels, loops over a part, the channel, where it lies in V, how much was summed before, and the first
     channel."""
 
     number: Sequence[ir.Var]
     loops: Sequence[ir.Var]
     channel: ir.Expr
+    place: ir.Expr
     before: ir.Expr
     start: ir.Expr
 
 
 class _Emission:
-    def __init__(self, lowering: Lowering, op: Op, define: Define, transforms: Sequence[CookToom]) -> None:
+    def __init__(self, lowering: Lowering, op: Op, define: Define, transforms: Forms) -> None:
         self.lowering, self.op, self.define, self.transforms = lowering, op, define, transforms
         self.b = lowering.builder
         self.weights = op.input(1)
@@ -81,10 +96,13 @@ class _Emission:
         self.outputs, self.inputs = self.weights.sizes[0] // self.groups, self.weights.sizes[1]
         self.frequencies = prod(t.size for t in transforms)
         self.input_blocks, self.output_blocks = (-(-n // self.block) for n in (self.inputs, self.outputs))
+        self.gathers = gathered(transforms, self.inputs, self.block)
+        self.apart = self.inputs if self.gathers else self.input_blocks * self.block
         extents = [lowering.extents(n) for n in self.y.shape]
         self.sizes = extents[2:]
         self.counts = [(n + (t.outputs - 1)) // t.outputs for n, t in zip(self.sizes, transforms, strict=True)]
         self.images = extents[0]
+        self.before = self._padding()
         self.tiles = self.images
         for count in self.counts:
             self.tiles = self.tiles * count
@@ -92,9 +110,9 @@ class _Emission:
     def emit(self) -> None:
         b, lowering = self.b, self.lowering
         columns = self.output_blocks * self.block
-        filters = self.frequencies * self.inputs * self.outputs * self.dtype.itemsize
+        filters = sum(g.products for g in frequency_groups(self.transforms)) * self.inputs * self.outputs * self.dtype.itemsize
         tiles, choices = ir.hint(self.tiles), lowering.choices
-        self.late = lowering.options.filters == "kernel"
+        self.late = lowering.options.filters == "kernel" and count_phases(self.transforms) == 1
         chunk = LATE_CHUNK if self.late else CHUNK
         known = blocking(tiles, columns, filters, lowering.target, Tile(), chunk=chunk)
         legal = legal_tiles(lowering.target, self.dtype.bits, lowering.options.tile)
@@ -103,7 +121,8 @@ class _Emission:
         self.part = tile.k or PART
         self.prefetches = choices.take("prefetch", AHEAD, range(8 * AHEAD + 1)) > 0
         plan = self.plan = blocking(tiles, columns, filters, lowering.target, tile, tasks, chunk)
-        self.v = self._matrices("v", self.input_blocks)
+        self.blocks = -(-count_phases(self.transforms) * self.apart // self.block)
+        self.v = self._matrices("v", self.blocks)
         self.m = self._matrices("m", plan.chunk // self.block)
         self.places = b.scratch("places", ir.INDEX, (plan.tiles, len(self.sizes) + 1))
         units, most = (self.tiles + (plan.rows - 1)) // plan.rows, plan.tiles // plan.rows
@@ -121,7 +140,11 @@ class _Emission:
             self.count = b.let("count", ir.minimum(block.here * plan.rows, self.tiles - first))
             with b.loop("t", self.count) as t:
                 self._find(t, first + t)
-            self._transform_inputs(group * self.input_blocks)
+            if self.gathers:
+                self._gather_inputs()
+            else:
+                for phases in phase_groups(self.transforms):
+                    self._transform_inputs(phases, group * self.input_blocks)
             whole, rest = divmod(columns // plan.groups, plan.chunk)
             if whole:
                 chunk = ir.Var("chunk", extent=ir.Const(whole))
@@ -156,24 +179,62 @@ class _Emission:
 
     # --- transforms ------------------------------------------------------------------------------------------------------------
 
-    def _transform_inputs(self, first: ir.Expr) -> None:
-        """V for the blocks of channels from ``first`` on."""
+    def _transform_inputs(self, phases: PhaseGroup, first: ir.Expr) -> None:
+        """V of some phases for the blocks of channels from ``first`` on."""
         b = self.b
-        before = self._padding()
-        cells = list(product(*(range(t.size) for t in self.transforms)))
-        with b.loop("cb", self.input_blocks) as cb, b.loop("t", self.count) as t:
-            image, *place = self._place(t)
+        with self._each(phases) as (number, phase), b.loop("cb", self.input_blocks) as cb, b.loop("t", self.count) as t:
+            place = self._place(t)
             with b.loop("v", self.block, "vector") as v:
+                channel, block = (first + cb) * self.block + v, number * self.input_blocks + cb
+                matrices = [form.data(kind) for form, kind in zip(self.transforms, phases.kinds, strict=True)]
+                cells = product(*(range(len(matrix)) for matrix in matrices))
+                self._transform(matrices, {cell: self._read(place, phase, channel, cell) for cell in cells}, block, t, v)
 
-                def load(cell: Cell) -> ir.Expr:
-                    at = [o + i - p for o, i, p in zip(place, cell, before, strict=True)]
-                    return self.op.input(0)(image, (first + cb) * self.block + v, *at)
+    def _gather_inputs(self) -> None:
+        """V of all phases of an image with few channels, which lie beside each other: a vector is of several phases."""
+        b, block = self.b, self.block
+        cells = list(product(*(range(t.size) for t in self.transforms)))
+        window = b.scratch("window", self.dtype, (*(t.size for t in self.transforms), self.blocks * block))
+        with b.loops("c", window.shape[:-1]) as cell, b.loop("v", self.blocks * block, "vector") as v:
+            b.store(window, (*cell, v), ir.Const(0.0, self.dtype))  # what is not there is summed with factors of zero
+        with b.loop("t", self.count) as t:
+            place = self._place(t)
+            for phases in phase_groups(self.transforms):
+                extents = [len(form.data(kind)) for form, kind in zip(self.transforms, phases.kinds, strict=True)]
+                with self._each(phases) as (number, phase), b.loop("ci", self.inputs) as ci, b.loops("c", extents) as cell:
+                    b.store(window, (*cell, number * self.inputs + ci), self._read(place, phase, ci, cell))
+            with b.loop("cb", self.blocks) as cb, b.loop("v", block, "vector") as v:
+                loaded: dict[Cell, ir.Expr] = {cell: window(*cell, cb * block + v) for cell in cells}
+                self._transform([form.form.b for form in self.transforms], loaded, cb, t, v)
 
-                def store(cell: Cell, value: ir.Expr) -> None:
-                    target = self.v(cells.index(cell), cb, t, v)
-                    b.store(target.buffer, target.index, value)
+    @contextmanager
+    def _each(self, phases: PhaseGroup) -> Generator[tuple[ir.Expr, list[ir.Expr]]]:
+        """Loops over phases: the number of one, and what it is along each axis."""
+        offsets = [_variable(f"p{axis}", len(r)) for axis, r in enumerate(phases.ranges)]
+        number: ir.Expr = ir.ZERO
+        for offset, r in zip(offsets, phases.ranges, strict=True):
+            number = number * len(r) + offset
+        with self.b.nested([o for o in offsets if isinstance(o, ir.Var)]):
+            yield number + phases.first, [o + r.start for o, r in zip(offsets, phases.ranges, strict=True)]
 
-                self._apply([t.b for t in self.transforms], {cell: load(cell) for cell in cells}, store)
+    def _read(
+        self, place: Sequence[ir.Expr], phase: Sequence[ir.Expr], channel: ir.Expr, cell: Sequence[ir.Operand]
+    ) -> ir.Expr:
+        """An element of a tile's window of a phase of the image."""
+        axes = zip(self.transforms, place[1:], cell, phase, self.before, strict=True)
+        at = [(o + i) * form.stride + p - before for form, o, i, p, before in axes]
+        return self.op.input(0)(place[0], channel, *at)
+
+    def _transform(
+        self, matrices: Sequence[Matrix], cells: Mapping[Cell, ir.Expr], block: ir.Expr, t: ir.Expr, v: ir.Var
+    ) -> None:
+        numbers = {cell: f for f, cell in enumerate(product(*(range(t.size) for t in self.transforms)))}
+
+        def store(cell: Cell, value: ir.Expr) -> None:
+            target = self.v(numbers[cell], block, t, v)
+            self.b.store(target.buffer, target.index, value)
+
+        self._apply(matrices, cells, store)
 
     def _transform_outputs(self, first: ir.Expr, columns: int) -> None:
         b = self.b
@@ -190,7 +251,7 @@ class _Emission:
                     with b.when(ir.all_of(*inside)):
                         self.lowering.write(self.y.name, index, self.define(*index).finish(value))
 
-                self._apply([t.a for t in self.transforms], products, store)
+                self._apply([t.form.a for t in self.transforms], products, store)
 
     def _apply(self, matrices: Sequence[Matrix], cells: Mapping[Cell, ir.Expr], store: Callable[[Cell, ir.Expr], None]) -> None:
         """Cells multiplied with a matrix along each axis, line by line, so that few values are alive at a time."""
@@ -223,10 +284,12 @@ class _Emission:
         if self.late:
             self._late_products(outer, first, columns)
         else:
-            with self.b.loop("f", self.frequencies) as f:
-                for blocks, start, width in self._column_blocks(columns):
-                    with self.b.nested(blocks):
-                        self._products(f, [*outer, f, *blocks], first, start, width)
+            for group in frequency_groups(self.transforms):
+                loops, f = self._frequency(group)
+                with self.b.nested(loops):
+                    for blocks, start, width in self._column_blocks(columns):
+                        with self.b.nested(blocks):
+                            self._products(f, group.runs, [*outer, *loops, *blocks], first, start, width)
         self._transform_outputs(first, columns)
 
     def _column_blocks(self, columns: int) -> Iterator[tuple[Sequence[ir.Var], ir.Expr, int]]:
@@ -239,13 +302,26 @@ class _Emission:
         if rest:
             yield [], ir.Const(whole * each), rest
 
-    def _products(self, f: ir.Var, outer: Sequence[ir.Var], first: ir.Expr, start: ir.Expr, columns: int) -> None:
+    def _frequency(self, group: FrequencyGroup) -> tuple[list[ir.Var], ir.Expr]:
+        """Loops over the frequencies of a group, and the number of one."""
+        if prod(map(len, group.points)) == self.frequencies:
+            f = ir.Var("f", extent=ir.Const(self.frequencies))
+            return [f], f
+        points = [_variable(f"f{axis}", len(r)) for axis, r in enumerate(group.points)]
+        number: ir.Expr = ir.ZERO
+        for form, point, r in zip(self.transforms, points, group.points, strict=True):
+            number = number * form.size + (point + r.start)
+        return [point for point in points if isinstance(point, ir.Var)], number
+
+    def _products(
+        self, f: ir.Expr, runs: Sequence[range], outer: Sequence[ir.Var], first: ir.Expr, start: ir.Expr, columns: int
+    ) -> None:
         """The products of one frequency for ``columns`` output channels of a chunk from ``start`` on, inside the loops ``outer``."""
         column = ir.Var("v", extent=ir.Const(columns))
-        for part in self._parts():
+        for part in self._parts(runs):
             index = (f, part.channel, first + start + column)
             order = [*outer, *part.number, *part.loops, column]
-            u = self.lowering.packed(self.weights.name, index, order, TransformedFilters(tuple(self.transforms)))
+            u = self.lowering.packed(self.weights.name, index, order, TransformedFilters(self.transforms))
             weight = ir.Load(u, tuple(order))
             with self.b.nested(part.number):
                 self._sums(
@@ -269,7 +345,7 @@ class _Emission:
         with b.loop("ro", (self.count + (plan.rows - 1)) // plan.rows) as ro:
             t = ro * plan.rows + (row if plan.rows > 1 else ir.ZERO)
             cell = self.m(f, inside // lanes, t, inside % lanes)
-            term = self.v(f, part.channel // lanes, t, part.channel % lanes) * weight
+            term = self.v(f, part.place // lanes, t, part.place % lanes) * weight
             lines = ahead(share + ro)
             along = partial(lines.inside, b) if self.prefetches else None
             if self.prefetches:
@@ -281,7 +357,7 @@ class _Emission:
         b, (head, *tail) = self.b, self.transforms
         along = prod(t.size for t in tail)
         u = b.scratch("u", self.dtype, (along, min(self.part, self.inputs) * self.plan.chunk + PAD))
-        for part in self._parts():
+        for part in self._parts([range(1)]):
             at = (part.channel - part.start) * columns
             with b.nested(part.number), b.loop("line", head.size) as line:
                 filters, loops = self._transform_filters(u, part, [*outer, *part.number], first, columns, line)
@@ -307,7 +383,7 @@ class _Emission:
         order = [*outer, *loops, *taps, lane]
         filters = self.lowering.packed(self.weights.name, (first + inside, part.channel, *taps), order)
         places = list(product(*(range(t.size) for t in tail)))
-        for number, row in enumerate(head.g):
+        for number, row in enumerate(head.form.g):
             with b.when(line.eq(number)), b.nested(loops), b.loop("v", self.block, "vector") as v:
 
                 def tap(k: int, cell: Cell, v: ir.Var = v) -> ir.Expr:
@@ -320,7 +396,7 @@ class _Emission:
                 cells = product(*(range(t.taps) for t in tail))
                 of_line = {c: multiply((row,), [tap(k, c) for k in range(head.taps)], _same)[0] for c in cells}
                 if tail:
-                    self._apply([t.g for t in tail], of_line, store)
+                    self._apply([t.form.g for t in tail], of_line, store)
                 else:
                     store((), of_line[()])
         return ir.Load(filters, tuple(order)), (*loops, *taps, lane)
@@ -335,20 +411,36 @@ class _Emission:
             return
         self.b.store(cell.buffer, cell.index, total)
 
-    def _parts(self) -> Iterator[_Part]:
-        """The input channels in parts, what is left after whole ones as one more; blocks of channels outside, where all are whole."""
-        unit = 1 if self.inputs % self.block else self.block
-        count, most = self.inputs // unit, self.part // unit
-        length = next((n for n in range(most, most // 2, -1) if count % n == 0), most)
-        whole, rest = divmod(count, length)
-        for start, parts, size in ((0, whole, length), (whole * length, int(rest > 0), rest)):
-            if parts:
-                number, outer, lane = (_variable(name, n) for name, n in (("part", parts), ("ci", size), ("lane", unit)))
+    def _parts(self, runs: Sequence[range]) -> Iterator[_Part]:
+        """The input channels of runs of phases in parts, what is left after whole ones as one more; blocks of channels outside, where all
+        are whole. Phases are apart only where not."""
+        dense = self.gathers or self.inputs % self.block == 0
+        unit = self.block if self.inputs % self.block == 0 else 1
+        summed = 0
+        for run in runs:
+            phases = 1 if dense else len(run)
+            count, most = self.inputs * (len(run) if dense else 1) // unit, self.part // unit
+            length = next((n for n in range(most, most // 2, -1) if count % n == 0), most)
+            whole, rest = divmod(count, length)
+            for start, parts, size in ((0, whole, length), (whole * length, int(rest > 0), rest)):
+                if not parts:
+                    continue
+                phase, number, outer, lane = (
+                    _variable(name, n) for name, n in (("phase", phases), ("part", parts), ("ci", size), ("lane", unit))
+                )
                 before = number * length + start
+                within = (before + outer) * unit + lane
+                channel, place = ((phase + run.start) * n + within for n in (self.inputs, self.apart))
                 loops = [v for v in (outer, lane) if isinstance(v, ir.Var)]
                 yield _Part(
-                    [number] if isinstance(number, ir.Var) else [], loops, (before + outer) * unit + lane, before, before * unit
+                    [v for v in (phase, number) if isinstance(v, ir.Var)],
+                    loops,
+                    channel,
+                    place,
+                    before + phase + summed,
+                    before * unit,
                 )
+            summed += len(run)
 
 
 def _same(value: ir.Expr) -> ir.Expr:
