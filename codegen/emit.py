@@ -186,7 +186,11 @@ class Emitter(Values):
         b, long_loops = self.builder, self.long_loops
         before = b.block
         head, after = b.append_basic_block(f"{name}.loop"), b.append_basic_block(f"{name}.end")
-        b.cbranch(b.icmp_signed("<", start, end), head, after)
+        first, last = number(start), number(end)
+        if first is not None and last is not None and first < last:
+            b.branch(head)
+        else:
+            b.cbranch(b.icmp_signed("<", start, end), head, after)
         b.dominates(before, head, after)
         b.position_at_end(head)
         i = b.phi(I64, name=name)

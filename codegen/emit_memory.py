@@ -176,6 +176,8 @@ class Memory(State):
         if form.step is None:
             return
         pointer = self.address(buffer, form.base)
+        if not self.builder.is_first(f"prefetch {level} {pointer.text}"):
+            return
         function = self.intrinsic("llvm.prefetch.p0", ll.VoidType(), [pointer.type, I32, I32, I32])
         self.builder.call(function, [pointer, I32(0), I32(4 - level), I32(1)])
 

@@ -38,12 +38,14 @@ class Linear:
 
 @dataclass
 class State(ABC):
-    """``buffers`` maps arguments to pointers, ``values`` variables to scalars (or vectors, inside a vector loop)."""
+    """``buffers`` maps arguments to pointers, ``places`` parameters to their places in ``extents``, ``values`` those that are used, and
+    variables, to scalars (or vectors, inside a vector loop)."""
 
     builder: Builder
     target: Target
     extents: ll.Value
     buffers: Mapping[ir.Buffer, ll.Value]
+    places: Mapping[ir.Param, int]
     values: dict[ir.Expr, ll.Value] = field(default_factory=dict)
     linear: dict[ir.Var, Linear] = field(default_factory=dict)
     cells: dict[ir.Var, ll.Cell] = field(default_factory=dict)

@@ -48,7 +48,7 @@ class Values(Memory):
             case ir.Var():
                 return self.variable(e)
             case ir.Param():
-                return self.values[e]
+                return self.parameter(e)
             case ir.Load(buffer, index):
                 return self.preloaded[e] if e in self.preloaded else self.load(buffer, index)
             case ir.Unary(op, a):
@@ -96,6 +96,11 @@ class Values(Memory):
         halves = ll.VectorType(ll.IntType(16), 2 * lanes)
         function = self.intrinsic(name, a.type, [halves, halves])
         return b.call(function, [b.bitcast(a, halves), b.bitcast(c, halves)])
+
+    def parameter(self, param: ir.Param) -> ll.Value:
+        if param not in self.values:
+            self.values[param] = self.builder.load_first(self.extents, self.places[param], I64, param.name)
+        return self.values[param]
 
     def variable(self, var: ir.Var) -> ll.Value:
         b = self.builder

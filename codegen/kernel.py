@@ -150,9 +150,5 @@ def _emit_body(module: ll.Module, function: TileFunction, source: KernelSource, 
 def _emitter(
     builder: Builder, source: KernelSource, target: Target, extents: ll.Value, buffers: Mapping[ir.Buffer, ll.Value]
 ) -> Emitter:
-    """An emitter at ``builder`` that has the parameters of the kernel loaded."""
-    emitter = Emitter(builder, target, extents, buffers)
-    for i, param in enumerate(source.params, 1):
-        address = builder.gep(extents, [arith.I64(i)], source_etype=arith.I64)
-        emitter.values[param] = builder.load(address, name=param.name, typ=arith.I64)
-    return emitter
+    """An emitter at ``builder`` that knows where the parameters of the kernel are."""
+    return Emitter(builder, target, extents, buffers, {param: place for place, param in enumerate(source.params, 1)})

@@ -131,6 +131,10 @@ class Value:
     def __str__(self) -> str:
         return f"{self.type.text} {self.text}"
 
+    def at_end(self, block: Block) -> str:
+        """How what follows ``block`` refers to it."""
+        return self.text
+
 
 class Undefined:
     """The value of a constant that may be anything."""
@@ -185,7 +189,7 @@ class Phi(Value):
         self._incoming: list[str] = []
 
     def add_incoming(self, value: Value, block: Block) -> None:
-        self._incoming.append(f"[ {value.text}, %{block.name} ]")
+        self._incoming.append(f"[ {value.at_end(block)}, %{block.name} ]")
 
     def line(self) -> str:
         return f"{self.text} = phi {self.type.text} {', '.join(self._incoming)}"
@@ -245,7 +249,7 @@ class Argument(Value):
 class Function(Value):
     """A function of a module: declared, and defined once it has a block."""
 
-    __slots__ = ("_names", "args", "attributes", "blocks", "cells", "kind", "linkage", "module", "name")
+    __slots__ = ("_names", "args", "attributes", "blocks", "first", "kind", "linkage", "module", "name")
 
     def __init__(self, module: Module, kind: FunctionType, name: str) -> None:
         super().__init__(PointerType(), f"@{symbol(name)}")
@@ -255,7 +259,8 @@ class Function(Value):
         self.linkage = ""
         self.attributes: set[str] = set()
         self.blocks: list[Block] = []
-        self.cells: list[str] = []
+        self.first: list[str] = []
+        """Lines before those of the first block."""
         self._names = 0
         self.args = [Argument(type_, self.unique("arg")) for type_ in kind.args]
         module.globals[name] = self
@@ -283,7 +288,7 @@ class Function(Value):
         for block in self.blocks:
             lines.append(f"{block.name}:")
             if block is self.blocks[0]:
-                lines += self.cells
+                lines += self.first
             lines += [line if isinstance(line, str) else line.line() for line in block.lines]
         return "\n".join([*lines, "}"])
 
@@ -415,7 +420,7 @@ class IRBuilder:
     def alloca(self, type_: Type, name: str = "cell") -> Cell:
         """A variable, made once per call of the function wherever the builder is."""
         cell = Cell(type_, self.function.unique(name))
-        self.function.cells.append(f"{cell.text} = alloca {type_.text}")
+        self.function.first.append(f"{cell.text} = alloca {type_.text}")
         return cell
 
     def load(self, address: Value, name: str = "", align: int | None = None, typ: Type | None = None) -> Value:
@@ -423,6 +428,15 @@ class IRBuilder:
             assert isinstance(address, Cell)
             typ = address.holds
         return self.insert(typ, f"load {typ.text}, ptr {address.text}{f', align {align}' if align else ''}", name)
+
+    def load_first(self, pointer: Value, place: int, type_: Type, name: str) -> Value:
+        """Element ``place`` of the array at ``pointer``, an argument; loaded when the function begins, wherever the builder is."""
+        address, value = self.function.unique(), Value(type_, self.function.unique(name))
+        self.function.first += [
+            f"{address} = getelementptr {type_.text}, ptr {pointer.text}, i64 {place}",
+            f"{value.text} = load {type_.text}, ptr {address}",
+        ]
+        return value
 
     def store(self, value: Value, address: Value, align: int | None = None) -> None:
         self.block.lines.append(f"store {value}, ptr {address.text}{f', align {align}' if align else ''}")

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ..codegen import collector
 from ..ir.errors import InputError
 from ..ir.graph import Dim, Graph, TensorType
 from ..runtime.model import CompiledModel, Runner
@@ -27,7 +28,7 @@ from .staged import Stage, StagedGraph
 
 def read(model: Model, engine: Engine, shapes: Shapes) -> tuple[Interface, StagedGraph]:
     """The interface of ``model``, and its graph, optimized. Raises what ``loopnest.compile`` raises."""
-    with progress.measuring(engine.kernels.report):
+    with collector.paused(), progress.measuring(engine.kernels.report):
         return optimized(_imported(model, engine.config, shapes), engine)
 
 

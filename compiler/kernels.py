@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
+from ..codegen import collector
 from ..codegen.source import KernelSource
 from ..codegen.target import Target
 from ..ir.errors import LoopnestError, VerificationError
@@ -73,7 +74,8 @@ class Kernels:
             self._users += 1
             jobs = self._jobs = self._jobs or Jobs(dict(_loops), spare=self.spare)
         try:
-            yield jobs
+            with collector.paused():
+                yield jobs
         finally:
             with self._lock:
                 self._users -= 1
