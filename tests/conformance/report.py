@@ -15,12 +15,13 @@ from tests.conformance.outcome import STATUSES, Outcome
 PATH = Path(__file__).parents[2] / "docs" / "conformance.md"
 
 # Node cases passed by others, onnx 1.23.2, values without a NumPy dtype passed as ml_dtypes arrays. The first three were measured with
-# onnx's own runner, which passes some inputs as NumPy scalars that these APIs refuse; the last one with this package.
+# onnx's own runner, which passes some inputs as NumPy scalars that these APIs refuse; the others with this package.
 OTHERS = (
     ("ONNX Runtime 1.31, onnx's own runner", 1346),
     ("OpenVINO 2026.4, onnx's own runner", 1373),
     ("ONNX's reference (NumPy, not a compiler), onnx's own runner", 1867),
     ("ONNX Runtime 1.31.1, `--engine onnxruntime`", 1398),
+    ("loopnest for AArch64 in an emulator, `--engine neon`", 1876),
 )
 
 
