@@ -26,8 +26,7 @@ from .seeds import is_random
 from .specialize import specialize
 
 GAIN = 0.9
-"""One image after the other has to take at most so much of a batch's time for memory, by estimate; on several threads as much, since
-these need not meet after each step."""
+"""As many images at once as there are threads have to take at most so much of a batch's time for memory, by estimate."""
 LOST = 0.1
 """What may be lost, of the images, to those that do not share out: one for each worker without, a third of one whose steps are shared."""
 L3_NS, MEMORY_NS = 1 / 65, 1 / 20
@@ -168,7 +167,7 @@ def pays(batch: Graph, one: Graph, count: int, target: Target, threads: int) -> 
         again = weights * each(weights + images * max(moved)) * count / images
         return again + sum(count * size * each(images * size) for size in moved)
 
-    return nanoseconds(threads) < (GAIN if threads == 1 else 1) * nanoseconds(count)
+    return nanoseconds(threads) < GAIN * nanoseconds(count)
 
 
 def _moved(graph: Graph, node: Node) -> int:
