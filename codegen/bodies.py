@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 
 from ..ir import loops as ir
 
+_FAR = 1 << 20
+"""What counts as the value of a parameter: that of the plan at hand is not to decide how a kernel is emitted."""
+
 
 @dataclass
 class Bodies:
@@ -111,6 +114,43 @@ def accumulators(body: ir.Body, lanes: int) -> int:
             case _:
                 pass
     return total
+
+
+def overlap(loop: ir.For, times: int, lanes: int) -> bool:
+    """Whether some of ``times`` iterations in a row may load what others of them load too, as the taps of neighbouring windows do."""
+    statements = list(ir.statements(loop.body))
+    inner = [stmt for stmt in statements if isinstance(stmt, ir.For) and isinstance(stmt.extent, ir.Const)]
+    loads = {e for stmt in statements for top in ir.expressions(stmt) for e in ir.walk(top) if isinstance(e, ir.Load)}
+    return any(_overlap(load, loop, inner, times, lanes) for load in loads if load.buffer.scope != "register")
+
+
+def _overlap(load: ir.Load, loop: ir.For, inner: Iterable[ir.For], times: int, lanes: int) -> bool:
+    """The same of one load, in the loops ``inner`` of an iteration."""
+    offset = load.buffer.offset(load.index)
+    if not any(x is loop.var for x in ir.walk(offset)):
+        return False
+    starts = {0}
+    try:
+        for stmt in inner:
+            each = range(0, constant_extent(stmt), lanes if stmt.kind == "vector" else 1)
+            moves = {_at(offset, stmt.var, i) for i in each} if any(x is stmt.var for x in ir.walk(offset)) else {0}
+            starts = {start + move for start in starts for move in moves}
+        return len({start + _at(offset, loop.var, i) for start in starts for i in range(times)}) < times * len(starts)
+    except ValueError:
+        return True
+
+
+def _at(e: ir.Expr, var: ir.Var, value: int) -> int:
+    """An index where ``var`` has a value and all other variables are 0. Raises ``ValueError`` where memory decides."""
+    match e:
+        case ir.Var():
+            return value if e is var else 0
+        case ir.Param():
+            return _FAR
+        case ir.Binary(op, a, b):
+            return ir.hint(ir.binary(op, ir.Const(_at(a, var, value)), ir.Const(_at(b, var, value))))
+        case _:
+            return ir.hint(e)
 
 
 _SIMPLE = frozenset({"neg", "not", "abs", "isnan", "isinf", "sqrt"})

@@ -208,7 +208,7 @@ class Module:
 
     def __str__(self) -> str:
         text = "\n".join([f"; {self.name}", *map(str, self.globals.values()), _METADATA])
-        return text + "".join(_times(times) for times in (2, 3, 4) if _at_last(times) in text)
+        return text + "".join(_times(times) for times in (2, 3, 4, 8) if _at_last(times) in text)
 
 
 _METADATA = """
@@ -478,7 +478,7 @@ class IRBuilder:
     def cbranch(
         self, condition: Value, then: Block, orelse: Block, *, rolled: bool = False, times: int = 1, unlikely: bool = False
     ) -> None:
-        """``rolled``: the loop that this branch closes is not to be unrolled, but for 2 to 4 ``times`` after all else (``objects``);
+        """``rolled``: the loop that this branch closes is not to be unrolled, but for 2 to 8 ``times`` after all else (``objects``);
         ``unlikely``: ``condition`` seldom holds."""
         loop = _at_last(times) if times > 1 else _ROLLED if rolled else ""
         metadata = loop + (_UNLIKELY if unlikely else "")

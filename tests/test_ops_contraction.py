@@ -302,7 +302,7 @@ def test_loops_around_a_register_tile_stay_loops(monkeypatch: pytest.MonkeyPatch
     assert assembly.count("vfmadd") == 12
 
 
-@pytest.mark.parametrize(("depth", "times"), [(31, 1), (33, 3), (34, 2), (36, 4), (37, 1)])
+@pytest.mark.parametrize(("depth", "times"), [(7, 1), (8, 8), (9, 3), (16, 4), (31, 1), (33, 3), (34, 2), (36, 4), (37, 1)])
 def test_a_long_sum_takes_several_products_an_iteration(depth: int, times: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """As many as leave no rest; rows are then a constant distance apart, so that one register addresses all of them."""
     weights = {"w": values(depth, 16, seed=1)}
@@ -314,3 +314,16 @@ def test_a_long_sum_takes_several_products_an_iteration(depth: int, times: int, 
     assert f"[n0, {depth}]" in source.text
     assembly = emit_kernel(source, resolve("cpu-avx2")).assembly()
     assert assembly.count("vfmadd") == 12 * times
+
+
+@pytest.mark.parametrize(("taps", "stride", "times"), [(8, 8, 8), (8, 4, 4), (8, 2, 2), (8, 1, 1), (12, 3, 3), (12, 12, 4)])
+def test_taps_are_unrolled_until_windows_share_them(
+    taps: int, stride: int, times: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So many taps become one iteration as no two columns read the same pixel for: LLVM would keep it, and sums leave their registers."""
+    node = oh.make_node("Conv", ["x", "w"], ["y"], strides=[stride, stride])
+    model = make_model([node], {"x": [1, 3, 5 * stride + taps, 5 * stride + taps]}, ["y"], {"w": values(16, 3, taps, taps)})
+    source = next(s for s in kernels_of(model, monkeypatch) if "acc" in s.text)
+    assembly = emit_kernel(source, resolve("cpu-avx2")).assembly()
+    assert assembly.count("vfmadd") == 12 * times
+    agrees(model, {"x": values(1, 3, 5 * stride + taps, 5 * stride + taps)})
