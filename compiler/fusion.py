@@ -17,6 +17,9 @@ from .ops.registry import OpDef, lookup
 
 MAX_NODES = 24
 """Nodes in a group: compile time and register pressure grow with it."""
+MAX_RESIDUALS = 2
+"""Values of the size of the result, at most, that an epilogue reads: a register tile waits for a few lines of each, which processors
+foresee in few places at a time. What is left is added by the next group, or one of its own, which reads them in order."""
 PIXELS = 4
 """From so many pixels for each output channel on, scaling the weights of a 1x1 convolution costs less than scaling its image."""
 
@@ -76,11 +79,16 @@ class _Fusion:
         shape = self._shape(group[0].outputs[0])
         if any(o for o in group[0].outputs[1:]):
             return
+        residuals = 0
         while len(group) < MAX_NODES:
             user = self._single_use(group[-1].outputs[0])
             if user is None or self._has(user) or not self.allowed(user) or not self.allowed(group[0]):
                 return
             if definition_of(user).kind != "pointwise" or self._shape(user.outputs[0]) != shape or len(user.outputs) != 1:
+                return
+            read = [name for name in user.inputs if name and name not in (group[-1].outputs[0], *self.graph.constants)]
+            residuals += sum(self._shape(name) == shape for name in read)
+            if residuals > MAX_RESIDUALS:
                 return
             group.append(user)
             self._take(user)

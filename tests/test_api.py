@@ -194,6 +194,25 @@ def test_options_of_one_node_and_of_an_operator_type() -> None:
     assert [a.op for a, b in zip(default.steps, tiled.steps, strict=True) if a.kernel != b.kernel] == ["Conv+Add+Relu"]
 
 
+@pytest.mark.parametrize("count", [1, 2, 3, 5])
+@pytest.mark.parametrize("channels", [16, 17])
+def test_a_kernel_adds_few_residuals(count: int, channels: int) -> None:
+    constants = {f"w{i}": values(channels, 16, 1, 1, seed=i) / 4 for i in range(count + 1)}
+    nodes = [make_node("Conv", ["x", f"w{i}"], [f"c{i}"], kernel_shape=[1, 1]) for i in range(count + 1)]
+    nodes[1:] = [*nodes[1:], *(make_node("Relu", [f"c{i}"], [f"r{i}"]) for i in range(1, count + 1))]
+    nodes += [make_node("Add", [f"s{i - 1}" if i > 1 else "c0", f"r{i}"], [f"s{i}"]) for i in range(1, count + 1)]
+    nodes.append(make_node("Sin", [f"s{count}"], ["y"]))
+    model = make_model(nodes, {"x": (1, 16, 9, 15)}, ["y"], constants)
+    x = values(1, 16, 9, 15)
+    f = loopnest.compile(model, threads=1)
+    expected = sum(
+        (np.maximum(np.einsum("oc,nchw->nohw", constants[f"w{i}"][:, :, 0, 0], x), 0) for i in range(1, count + 1)), 0
+    )
+    expected = np.sin(expected + np.einsum("oc,nchw->nohw", constants["w0"][:, :, 0, 0], x))
+    np.testing.assert_allclose(f(x), expected, rtol=1e-4, atol=1e-5)
+    assert max(title.count("Add") for title in titles(program(f))) == min(count, 2)
+
+
 def test_threads() -> None:
     large = doubled(1 << 18)
     x = np.zeros(1 << 18, np.float32)
