@@ -135,7 +135,8 @@ def _overlap(load: ir.Load, loop: ir.For, inner: Iterable[ir.For], times: int, l
             each = range(0, constant_extent(stmt), lanes if stmt.kind == "vector" else 1)
             moves = {_at(offset, stmt.var, i) for i in each} if any(x is stmt.var for x in ir.walk(offset)) else {0}
             starts = {start + move for start in starts for move in moves}
-        return len({start + _at(offset, loop.var, i) for start in starts for i in range(times)}) < times * len(starts)
+        steps = [_at(offset, loop.var, i) for i in range(times)]
+        return len({start + step for start in starts for step in steps}) < times * len(starts)
     except ValueError:
         return True
 
