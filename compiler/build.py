@@ -13,7 +13,7 @@ from ..ir.errors import InputError
 from ..ir.graph import Dim, Graph, TensorType
 from ..runtime.model import CompiledModel, Runner
 from ..runtime.plan_data import Interface
-from ..runtime.program import TensorSpec
+from ..runtime.program import UNKNOWN, TensorSpec
 from . import frontend, progress
 from .config import Config
 from .dump import Dump
@@ -136,4 +136,4 @@ def _spec(graph: Graph, name: str) -> TensorSpec:
     kind = graph.types.get(name)
     if isinstance(kind, TensorType):
         return TensorSpec(name, kind.dtype.name, kind.shape)
-    return TensorSpec(name, "unknown" if kind is None else str(kind), None)
+    return TensorSpec(name, UNKNOWN if kind is None else str(kind), None)

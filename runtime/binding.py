@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..ir import dtypes
 from ..ir.errors import InputError
 from .inputs import Value, as_array
-from .program import TensorSpec
+from .program import UNKNOWN, TensorSpec
 
 if TYPE_CHECKING:
     from .model import CompiledModel
@@ -33,7 +34,7 @@ class Binding:
                 raise InputError(f"input {spec.name!r} cannot be bound: {spec} is no tensor")
             _check_memory(array, f"input {spec.name!r}")
         runner = model.runner_of(inputs)
-        self.outputs = _outputs(model.outputs, runner.shapes(), out)
+        self.outputs = _outputs(_typed(model.outputs, lambda: runner.run(inputs)), runner.shapes(), out)
         self._check_overlap()
         self._run: Callable[[], None] = runner.bind(self.inputs, self.outputs)
         self._decided = tuple(self.inputs[i] for i in model.value_inputs)
@@ -81,6 +82,16 @@ def shared(value: object, what: str) -> np.ndarray:
 def _check_memory(array: np.ndarray, what: str) -> None:
     if not (array.flags.c_contiguous and array.flags.aligned):
         raise InputError(f"{what} must be C-contiguous and aligned to be bound, got strides {array.strides} for {array.shape}")
+
+
+def _typed(specs: Sequence[TensorSpec], run: Callable[[], Sequence[Value]]) -> Sequence[TensorSpec]:
+    """``specs``, with the dtypes that a run shows where a model declares none."""
+    if all(spec.dtype != UNKNOWN for spec in specs):
+        return specs
+    return [
+        spec.replace(dtype=dtypes.from_numpy(value.dtype).name) if isinstance(value, np.ndarray) else spec
+        for spec, value in zip(specs, run(), strict=True)
+    ]
 
 
 def _outputs(specs: Sequence[TensorSpec], shapes: Sequence[tuple[int, ...] | None], out: Out) -> tuple[np.ndarray, ...]:

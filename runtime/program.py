@@ -22,6 +22,8 @@ BufferKind = Literal["arena", "scratch", "constant", "input", "output"]
 
 ALIGNMENT = 64
 """Bytes; of the arena, of each worker's scratch and of the outputs: one cache line, one AVX-512 register."""
+UNKNOWN = "unknown"
+"""Where a dtype would stand, if the model says nothing of what a name is."""
 
 
 class TensorSpec(Frozen):

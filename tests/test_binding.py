@@ -259,3 +259,20 @@ def test_bound_memory_lives_as_long_as_the_binding(double: CompiledModel) -> Non
     junk = [np.full(8, 9, np.float32) for _ in range(50)]
     assert np.asarray(bound.run()).tolist() == [4] * 8
     assert len(junk) == 50
+
+
+def test_an_output_that_the_model_says_nothing_of() -> None:
+    """ONNX infers no type for it, and the model declares none."""
+    inputs = {"x": (F32, [1, 4, 3]), "scale": (F32, [2]), "bias": (F32, [2])}
+    proto = model([helper.make_node("GroupNormalization", list(inputs), ["y"], num_groups=2)], inputs, {"z": (F32, None)})
+    proto.opset_import[0].version = 18
+    del proto.graph.output[:]
+    proto.graph.output.append(onnx.ValueInfoProto(name="y"))
+    f = loopnest.compile(proto, threads=1)
+    given = [np.random.default_rng(0).random(spec[1], np.float32) for spec in inputs.values()]
+    y = np.empty((1, 4, 3), np.float32)
+    assert f.bind(*given, out=y).run() is y
+    np.testing.assert_array_equal(f(*given), y)
+    assert f.bind(*given).run().dtype == np.float32  # type: ignore[union-attr]
+    with pytest.raises(InputError, match="has dtype float64, expected float32"):
+        f.bind(*given, out=np.empty((1, 4, 3)))
